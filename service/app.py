@@ -69,12 +69,12 @@ def create_app(
     *,
     environ: Mapping[str, str] = os.environ,
     access_log: OnRequestBatch = log_requests,
-    follow: str | None = None,
+    config_path: str | None = None,
 ) -> Service:
     """Build all parts; nothing is opened before the application's lifespan begins.
 
-    `access_log` logs requests; the default uses structlog. `follow` is the file that the settings came
-    from: while serving, it is read again whenever it changes.
+    `access_log` logs requests; the default uses structlog. `config_path` is the file that the settings came from: while
+    serving, it is read again whenever it changes.
     """
     replica = secrets.token_hex(8)
     passwords = passwords_of(settings.redis, environ)
@@ -185,7 +185,7 @@ def create_app(
             await parts.enter_async_context(logging_redis_advice(store, settings.redis))
             parts.push_async_callback(client.aclose)
             _start(parts, apps=apps, batched=batched, store=store, gateway=gateway, purge=purge)
-            await parts.enter_async_context(live.followed(follow, environ, on_reload=signals.reloaded))
+            await parts.enter_async_context(live.running(config_path, environ, on_reload=signals.reloaded))
             yield
 
     callers = live.callers

@@ -15,7 +15,7 @@ from service.settings import AppSettings, RedisSettings, Settings
 
 app = AppSettings(sdkappid=1400000000, admin="a", secret_env="S")
 settings = Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1"))
-serve.configured = lambda path, **_: LoadedSettings(settings=settings, warnings=())
+serve.load_config = lambda path, **_: LoadedSettings(settings=settings, warnings=())
 
 class Serving:
     CannotListen = StartFailed = OSError
