@@ -184,7 +184,7 @@ async def test_slices_are_parts_of_the_list(gateway: GatewayAPI, offset: int, li
     block_end = (offset // BLOCK_SIZE + 1) * BLOCK_SIZE
     chunk = await gateway.chunk(ask(offset, limit))
     assert list(chunk.records) == records[offset : min(offset + limit, block_end)]
-    assert gateway.recall(ask(offset, limit)) == page
+    assert gateway.page_from_memory(ask(offset, limit)) == page
 
 
 async def test_a_slice_beyond_the_end_is_empty(gateway: GatewayAPI) -> None:
@@ -216,7 +216,7 @@ async def test_stored_pages_are_returned_unchanged(gateway: GatewayAPI) -> None:
     chunk = await gateway.chunk(ask(cost=cost))
     assert (chunk.source, chunk.fetched_at_ms, chunk.range) == (Source.HIT, first.fetched_at_ms, first.range)
     assert chunk.budget is None
-    assert gateway.recall(ask(cost=cost)) == again
+    assert gateway.page_from_memory(ask(cost=cost)) == again
     assert cost == FetchCost()
 
 
@@ -284,7 +284,7 @@ async def test_unknown_apps_are_rejected(gateway: GatewayAPI) -> None:
         with pytest.raises(UnknownApp):
             await work
     with pytest.raises(UnknownApp):
-        gateway.recall(ask(app="nowhere"))
+        gateway.page_from_memory(ask(app="nowhere"))
 
 
 async def test_apps_are_those_that_the_caller_may_read(gateway: GatewayAPI) -> None:

@@ -196,10 +196,10 @@ async def test_a_stream_ends_with_its_token(mount: Mounted, signer: Any, key_ser
         mount.put(callers=with_account("shop/reports"), service_accounts=tokens(jwks_url=base), budget=budget)
         async with mounted(mount):
             assert (await mount.ask(signer.token("one"), f"/tasks?app={APP}&since=-P60D")).status == 200
-            ends_s = time.time() + 2
-            token = signer.token("one", exp=ends_s)
+            expires_s = time.time() + 2
+            token = signer.token("one", exp=expires_s)
             stream = await mount.ask(token, f"/tasks?app={APP}&since=-P60D", {"Accept": "application/x-ndjson"})
-            assert ends_s <= time.time() < ends_s + 6  # the block comes 8 s later
+            assert expires_s <= time.time() < expires_s + 6  # the block comes 8 s later
             assert stream.status == 200, stream.body
             [last] = [line for line in stream.body.splitlines() if line.startswith(b'{"end"')]
             end = json.loads(last)["end"]

@@ -239,7 +239,7 @@ async def test_hanging_files_and_urls_occupy_no_shared_thread(
         watcher = ConfigurationWatcher(str(file), {}, running=settings, apply=pytest.fail)
         replaced_by_a_pipe(file)
         files.append(file)
-        hanging += [watcher.look(), FileKeySource(str(file)).read()]
+        hanging += [watcher.check(), FileKeySource(str(file)).read()]
         hanging.append(UrlKeySource("http://keys.test/", ca_file=None, token_file=None, timeout_s=20).read())
     tasks = [asyncio.create_task(each) for each in hanging]
     done, _ = await asyncio.wait(tasks, timeout=0.2)

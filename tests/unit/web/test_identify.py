@@ -78,7 +78,7 @@ async def test_a_reload_that_removes_the_right_ends_the_wait(
         await asyncio.wait_for(waiting, 20)
     assert cancelled == [True]
     with pytest.raises(error):
-        access.now()
+        access.current_caller()
 
 
 async def test_a_reload_that_keeps_the_right_keeps_the_wait(callers: Authenticator) -> None:
@@ -90,7 +90,7 @@ async def test_a_reload_that_keeps_the_right_keeps_the_wait(callers: Authenticat
     await asyncio.sleep(0.01)
     go.set()
     assert await waiting
-    assert access.now().weight == 7.0
+    assert access.current_caller().weight == 7.0
 
 
 async def test_an_expiring_credential_ends_the_wait() -> None:
@@ -98,13 +98,13 @@ async def test_an_expiring_credential_ends_the_wait() -> None:
     callers = Ending(table(reports=policy()), issuer=None)
     callers.until_s = time.time() + 0.5
     access = access_of(callers)
-    assert isinstance(access.now(), Caller)
+    assert isinstance(access.current_caller(), Caller)
     with pytest.raises(Unauthenticated) as caught:
         await asyncio.wait_for(access.during(asyncio.sleep(60)), 20)
     assert caught.value.presented
     assert time.time() >= callers.until_s
     with pytest.raises(Unauthenticated):
-        access.now()
+        access.current_caller()
 
 
 async def test_a_cancelled_wait_stays_cancelled(callers: Authenticator) -> None:
