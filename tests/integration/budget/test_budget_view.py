@@ -1,7 +1,6 @@
 """`GET /budget` on two whole gateways in this process, with a real Valkey and the sandbox upstream."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from service.sandbox.upstream import SandboxOptions
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
 from tests.lifespan import lifespan
 from tests.servers import Server, until
+from tests.settings import hashed
 
 WINDOW_S = 0.4
 
@@ -24,7 +24,7 @@ def settings(sandbox: Sandbox, server: Server, budget: BudgetSettings) -> Settin
     app = sandbox.app
     entry = AppSettings(sdkappid=app.sdkappid, admin=app.admin, base_url=sandbox.base_url, secret_env="SECRET")
     callers = {
-        name: CallerSettings(keys=(hashlib.sha256(name.encode()).hexdigest(),), apps=("shop",), operator=name == "boss")
+        name: CallerSettings(keys=(hashed(name),), apps=("shop",), operator=name == "boss")
         for name in ("reports", "bulk", "boss")
     }
     return Settings(

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from service.configuration.memory import KIB, MIB, memory_model, total_bytes
-from service.settings import AppSettings, RedisSettings, Settings
 from tests.integration.telemetry.scraping import scraped
 from tests.scenes.fleet import APP, PRESENT, Replica, fleet, get, key_of, path
 from tests.servers import Server, until
+from tests.settings import settings_of
 
 CHART_LIMIT_BYTES = 384 * MIB
 
@@ -112,8 +112,7 @@ async def test_an_unread_watch_holds_only_a_few_tasks(own_valkey: Server, many_f
 
 def test_the_defaults_fit_into_the_charts_limit() -> None:
     """The sum of the bounds at every default is less than what the chart allows a replica."""
-    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
-    settings = Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1"))
+    settings = settings_of()
     assert total_bytes(memory_model(settings)) < CHART_LIMIT_BYTES
     values = (Path(__file__).parents[3] / "helm" / "values.yaml").read_text()
     assert f"limits: {{memory: {CHART_LIMIT_BYTES // MIB}Mi}}" in values
