@@ -92,7 +92,7 @@ async def real_world(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         settings = Settings(
             apps={"shop": shop, "news": msgspec.structs.replace(shop, sdkappid=shop.sdkappid + 1)},
             callers={"reports": CallerSettings(keys=(hashlib.sha256(b"reports").hexdigest(),), apps=("shop",))},
-            redis=RedisSettings(url=server.url, timeout_s=1.0),
+            redis=RedisSettings(url=server.url, timeout_s=5.0),
             budget=BudgetSettings(window_s=0.1, transit_s=0.05),
         )
         service = create_app(settings, environ={"SECRET": sandbox.app.key})

@@ -166,7 +166,7 @@ async def test_a_blocked_loop_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(0.02)
         time.sleep(0.05)  # noqa: ASYNC251 - to hold the loop up is the point
         await asyncio.sleep(0.02)
-        assert 0.04 < max(measured.seconds.total, 0) < 0.5
+        assert 0.04 < measured.seconds.total < 5
     ends_at = measured.seconds.count
     await asyncio.sleep(0.02)
     assert measured.seconds.count == ends_at

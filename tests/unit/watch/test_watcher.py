@@ -81,7 +81,7 @@ class Reading:
 
     async def next(self) -> Any:
         """The next event."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not self._rest:
                 self._rest = list(await anext(self._batches))
         each = self._rest.pop(0)
