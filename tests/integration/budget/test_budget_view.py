@@ -87,7 +87,7 @@ async def test_usage_of_one_replica_is_seen_on_both(own_valkey: Server) -> None:
     async with gateways(own_valkey) as both:
         for offset in (0, 100, 200):
             assert (await both.get(0, f"/tasks?offset={offset}", "reports")).status_code == 200
-        await both.sandbox.control.add_fault(Latency(back_ms=500))  # so that all arrive before the answer
+        await control(both.sandbox).add_fault(Latency(back_ms=500))  # so that all arrive before the answer
         pages = await asyncio.gather(
             *(both.get(replica, "/tasks?offset=300", caller) for replica in (0, 1) for caller in ("reports", "bulk"))
         )
