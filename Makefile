@@ -122,7 +122,7 @@ tests/%/node_modules/.installed: tests/%/package.json tests/%/package-lock.json
 check: $(VENV)/.dev ## run ruff, mypy --strict, the import contracts, and the rules of tools/check_tree.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --num-workers 2
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.check_tree
 

@@ -35,7 +35,7 @@ from service.store.inspection import logging_redis_advice
 from service.store.redis_store import RedisStore
 from service.store.shared_clock import SharedClock
 from service.telemetry.signals import Signals
-from service.telemetry.state import Watched
+from service.telemetry.state import ObservedParts
 from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.client import UpstreamClient
 from service.upstream.secret import secret_of
@@ -69,12 +69,12 @@ def create_app(
     *,
     environ: Mapping[str, str] = os.environ,
     access_log: OnRequestBatch = log_requests,
-    follow: str | None = None,
+    config_path: str | None = None,
 ) -> Service:
     """Build all parts; nothing is opened before the application's lifespan begins.
 
-    `access_log` logs requests; the default uses structlog. `follow` is the file that the settings came
-    from: while serving, it is read again whenever it changes.
+    `access_log` logs requests; the default uses structlog. `config_path` is the file that the settings came from: while
+    serving, it is read again whenever it changes.
     """
     replica = secrets.token_hex(8)
     passwords = passwords_of(settings.redis, environ)
@@ -140,7 +140,7 @@ def create_app(
     usage = UsageObserver(
         {(name, call.kind): call.usage_store.count for name, app in apps.items() for call in app.calls}
     )
-    gathered = BatchedObservers((access_log, *signals.listeners, usage))
+    batched = BatchedObservers((access_log, *signals.listeners, usage))
     sequential_reads = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
     gateway = Gateway(
         apps,
@@ -158,23 +158,20 @@ def create_app(
         clock=clock,
         usage={name: app.list.usage_store.count for name, app in apps.items()},
     )
-    signals.watch(
-        Watched(
+    signals.observe(
+        ObservedParts(
             settings=lambda: live.settings,
-            settle=gathered.flush,
-            odd=lambda: client.odd,
-            skew=lambda: client.skew_s,
-            short=lambda: {name: calls.short_answers for name, calls in list_calls.items()},
+            flush=batched.flush,
             apps=apps,
-            callers=lambda: {name: caller.apps for name, caller in live.settings.callers.items()},
-            signers={signer.app.name: signer for signer in signers},
+            list_calls=list_calls,
+            upstream=client,
+            signers=signers,
             gateway=gateway,
             memory=memory,
             blocks=cache,
             shares=shares,
             redis=store,
-            clock=time.time,
-            skew_s=lambda: clock.skew_s,
+            shared_clock=clock,
             feeds=feeds,
         )
     )
@@ -182,32 +179,32 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as parts:
-            await parts.enter_async_context(signals.opened(probes=edge))
+            await parts.enter_async_context(signals.opened(probes=web))
             parts.push_async_callback(store.aclose)
             await parts.enter_async_context(clock)
             await parts.enter_async_context(logging_redis_advice(store, settings.redis))
             parts.push_async_callback(client.aclose)
-            _begin(parts, apps=apps, gathered=gathered, store=store, gateway=gateway, purge=purge)
-            await parts.enter_async_context(live.followed(follow, environ, on_reload=signals.reloaded))
+            _start(parts, apps=apps, batched=batched, store=store, gateway=gateway, purge=purge)
+            await parts.enter_async_context(live.running(config_path, environ, on_reload=signals.reloaded))
             yield
 
     callers = live.callers
-    edge = create_web(
+    web = create_web(
         gateway,
         callers,
         lambda: live.web,
         feeds=feeds,
         clock=clock,
-        observers=(gathered, *signals.observers),
+        observers=(batched, *signals.observers),
         lifespan=[lifespan],
         clients=ClientAddresses(settings.server.trusted_proxies),
         is_open=settings.auth == "none",
     )
     responses = ResponseCache(
-        edge,
+        web,
         authenticate_cached=callers.authenticate_cached,
-        observers=edge.observers,
-        clients=edge.clients,
+        observers=web.observers,
+        clients=web.clients,
         clock=clock,
         max_bytes=0 if settings.auth == "none" else settings.cache.answers_bytes,  # `is_open` is checked behind it
     )
@@ -218,21 +215,22 @@ def create_app(
         gateway.begin_drain()
         feeds.begin_drain()
 
+    traced = signals.traced(responses)
     return Service(
-        asgi=signals.edge(responses) if signals.observers else responses.call_app,
-        response_cache=None if signals.observers else responses,
-        refusal=edge.refuse,
+        asgi=traced or responses.call_app,
+        response_cache=None if traced else responses,
+        refusal=web.refuse,
         on_server=signals.add_server,
         begin_drain=begin_drain,
         reject_waiting=gateway.reject_waiting,
     )
 
 
-def _begin(
+def _start(
     parts: AsyncExitStack,
     *,
     apps: Mapping[str, ServedApp],
-    gathered: BatchedObservers,
+    batched: BatchedObservers,
     store: RedisStore,
     gateway: Gateway,
     purge: Purge,
@@ -244,8 +242,8 @@ def _begin(
             if part is not None:
                 part.start()
                 parts.push_async_callback(part.aclose)
-    gathered.start()
-    parts.callback(gathered.close)
+    batched.start()
+    parts.callback(batched.close)
     parts.push_async_callback(gateway.aclose)
     parts.push_async_callback(purge.aclose)
     purge.start()

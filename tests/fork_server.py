@@ -15,7 +15,7 @@ import sys
 import msgspec
 
 from service.__main__ import main
-from service.commands.serve import NOT_NEEDED, without
+from service.commands.serve import NOT_NEEDED, blocked_imports
 from tests.death import die_with_parent
 
 ORDER_MAX_BYTES = 200_000
@@ -31,7 +31,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 def preload() -> None:
     """Import exactly what gateways and sandboxes import."""
     gc.disable()
-    with without(*NOT_NEEDED, "opentelemetry"):
+    with blocked_imports(*NOT_NEEDED, "opentelemetry"):
         __import__("service.app")
         __import__("service.server.lifecycle")
         __import__("service.commands.check_call")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 
 from service.callers.table import NO_KEY, CallerTable
-from service.callers.tokens import Token, TokenCache, Trust, looks_like_token
+from service.callers.tokens import TokenCache, TokenTrust, VerifiedToken, looks_like_token
 from service.model.callers import Authenticated, Caller
 from service.model.errors import KeysUnavailable, NotAllowed, Unauthenticated
 
@@ -42,7 +42,7 @@ class Authenticator:
         self._table = table
         self._issuer = issuer
         self._clock = clock
-        self._remembered = TokenCache()
+        self._tokens = TokenCache()
 
     def replace(self, table: CallerTable, *, issuer: "TokenIssuer | Literal['same'] | None" = "same") -> None:
         """Switch to another table, and to another issuer's keys if given, in one step.
@@ -50,7 +50,7 @@ class Authenticator:
         Drop cached tokens that were verified with other keys, or issued for another issuer or audience.
         """
         if table.trust != self._table.trust or issuer != "same":
-            self._remembered.clear()
+            self._tokens.clear()
         self._table = table
         if issuer != "same":
             self._issuer = issuer
@@ -58,7 +58,7 @@ class Authenticator:
 
     def invalidate(self) -> None:
         """Drop all cached tokens: the issuer has removed a key."""
-        self._remembered.clear()
+        self._tokens.clear()
         self._changed()
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
@@ -113,20 +113,20 @@ class Authenticator:
         key = table.keys.get(digest, NO_KEY)
         if hmac.compare_digest(key.digest, digest) and now_s < key.until_s and key.caller is not None:
             return Authenticated(caller=key.caller, until_s=key.until_s)
-        token = self._remembered.get(digest, now_s=now_s)
+        token = self._tokens.get(digest, now_s=now_s)
         caller = None if token is None else table.accounts.get(token.account, table.unknown)
-        return None if token is None or caller is None else Authenticated(caller=caller, until_s=token.ends_s)
+        return None if token is None or caller is None else Authenticated(caller=caller, until_s=token.expires_s)
 
-    def _token(self, credential: bytes, digest: bytes, *, trust: Trust, now_s: float) -> Token:
+    def _token(self, credential: bytes, digest: bytes, *, trust: TokenTrust, now_s: float) -> VerifiedToken:
         issuer = self._issuer
         if issuer is None:
             raise KeysUnavailable
-        token = self._remembered.get(digest, now_s=now_s)
+        token = self._tokens.get(digest, now_s=now_s)
         if token is None:
             if not is_credential(credential):
                 raise Unauthenticated(presented=True)
             token = issuer.check(credential.decode(), trust=trust, now_s=now_s)
-            self._remembered.put(digest, token, now_s=now_s)
+            self._tokens.put(digest, token, now_s=now_s)
             log.info("callers.token_checked", account=token.account)
         return token
 

@@ -23,7 +23,7 @@ class PublishedKeys(dict[str, "SigningKey"]):
     left_out = 0
 
 
-class NoKeys(ValueError):
+class InvalidJwks(ValueError):
     """The document has no usable key."""
 
 
@@ -58,7 +58,7 @@ def read_jwks(raw: bytes) -> PublishedKeys:
     try:
         entries = msgspec.json.decode(raw, type=_Jwks).keys
     except (msgspec.MsgspecError, RecursionError) as exc:
-        raise NoKeys("the answer is no JWKS") from exc
+        raise InvalidJwks("the answer is no JWKS") from exc
     keys = PublishedKeys()
     for count, entry in enumerate(entries):
         if len(keys) >= KEYS_MAX:
@@ -72,7 +72,7 @@ def read_jwks(raw: bytes) -> PublishedKeys:
         if key is not None and jwk.use == "sig" and 0 < len(jwk.kid) <= KID_MAX:
             keys.setdefault(jwk.kid, key)
     if not keys:
-        raise NoKeys("the JWKS holds no key for RS256 or ES256")
+        raise InvalidJwks("the JWKS holds no key for RS256 or ES256")
     return keys
 
 

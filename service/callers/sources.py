@@ -67,7 +67,7 @@ class UrlKeySource:
         ]
         if self._token_file is not None:
             token = await self._thread.run(_read, Path(self._token_file), _TOKEN_MAX_BYTES)
-            headers.append(("authorization", f"Bearer {_line_of(token)}"))
+            headers.append(("authorization", f"Bearer {_token_line(token)}"))
         limits = HttpLimits(
             connect_timeout_s=self._timeout_s,
             read_timeout_s=self._timeout_s,
@@ -79,7 +79,7 @@ class UrlKeySource:
         deadline_s = asyncio.get_running_loop().time() + self._timeout_s
         try:
             return await client.request(
-                "GET", self._url, headers=tuple(headers), deadline_s=deadline_s, before_send=_at_once
+                "GET", self._url, headers=tuple(headers), deadline_s=deadline_s, before_send=_no_wait
             )
         finally:
             await client.aclose()
@@ -98,11 +98,11 @@ def issuer_of(settings: ServiceAccountSettings) -> TokenIssuer:
     return TokenIssuer(source, refresh_s=settings.refresh_s)
 
 
-async def _at_once() -> None:
+async def _no_wait() -> None:
     """Do nothing before the request is sent."""
 
 
-def _line_of(token: bytes) -> str:
+def _token_line(token: bytes) -> str:
     """Return the token in a file. Raise ValueError if it is not valid in a header field."""
     text = token.decode("ascii").strip()
     if not text.isprintable() or " " in text:

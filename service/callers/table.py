@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from service.callers.tokens import Trust
+from service.callers.tokens import TokenTrust
 from service.model.callers import Caller
 from service.model.queries import At, parse_moment
 from service.settings import BudgetSettings, KeySettings, PolicySettings, Settings
@@ -33,7 +33,7 @@ class CallerTable(msgspec.Struct, frozen=True, kw_only=True):
 
     keys: Mapping[bytes, CallerKey]
     accounts: Mapping[str, Caller]
-    trust: Trust | None = None
+    trust: TokenTrust | None = None
     unknown: Caller | None = None
     anonymous: Caller | None = None
 
@@ -56,7 +56,7 @@ def table_of(settings: Settings) -> CallerTable:
     return CallerTable(
         keys=keys,
         accounts=accounts,
-        trust=None if tokens is None else Trust(issuer=tokens.issuer, audience=tokens.audience),
+        trust=None if tokens is None else TokenTrust(issuer=tokens.issuer, audience=tokens.audience),
         unknown=None
         if tokens is None or tokens.unknown is None
         else caller_of(UNKNOWN, tokens.unknown, budget=settings.budget, apps=every),

@@ -10,7 +10,7 @@ import jwt
 import msgspec
 
 from service.callers.signing_keys import KID_MAX, SigningKeys
-from service.callers.tokens import Token, Trust
+from service.callers.tokens import TokenTrust, VerifiedToken
 from service.model.errors import KeysUnavailable, SigningKeyUnknown, Unauthenticated
 
 LEEWAY_S = 30.0
@@ -34,7 +34,7 @@ class _Claims(msgspec.Struct, frozen=True):
     nbf: float | None = None
 
 
-def verify_token(token: str, *, keys: SigningKeys, trust: Trust, now_s: float) -> Token:
+def verify_token(token: str, *, keys: SigningKeys, trust: TokenTrust, now_s: float) -> VerifiedToken:
     """Return the token if it is valid. Raise Unauthenticated, SigningKeyUnknown, and KeysUnavailable without `keys`.
 
     The key determines the algorithm, never the token; `crit`, which would demand extensions, is rejected.
@@ -55,13 +55,13 @@ def verify_token(token: str, *, keys: SigningKeys, trust: Trust, now_s: float) -
     return _checked_claims(claims, trust=trust, now_s=now_s)
 
 
-def _checked_claims(claims: _Claims, *, trust: Trust, now_s: float) -> Token:
+def _checked_claims(claims: _Claims, *, trust: TokenTrust, now_s: float) -> VerifiedToken:
     audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
     subject = _SUBJECT.fullmatch(claims.sub)
     is_timely = now_s < claims.exp + LEEWAY_S and (claims.nbf is None or claims.nbf - LEEWAY_S <= now_s)
     if claims.iss != trust.issuer or trust.audience not in audiences or not is_timely or subject is None:
         raise Unauthenticated(presented=True)
-    return Token(account=f"{subject[1]}/{subject[2]}", ends_s=claims.exp)
+    return VerifiedToken(account=f"{subject[1]}/{subject[2]}", expires_s=claims.exp)
 
 
 def _header_of(token: str) -> _Header | None:

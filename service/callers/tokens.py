@@ -7,18 +7,18 @@ from service.cache.lru import LruTable
 TOKENS_MAX = 10_000
 
 
-class Trust(msgspec.Struct, frozen=True, kw_only=True):
+class TokenTrust(msgspec.Struct, frozen=True, kw_only=True):
     """The issuer whose tokens are accepted, and the audience that they must name."""
 
     issuer: str
     audience: str
 
 
-class Token(msgspec.Struct, frozen=True, kw_only=True):
+class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
     """A valid token: its account as NAMESPACE/NAME, and its expiry, in seconds since the epoch."""
 
     account: str
-    ends_s: float
+    expires_s: float
 
 
 def looks_like_token(credential: bytes) -> bool:
@@ -33,22 +33,22 @@ class TokenCache:
     """
 
     def __init__(self, *, size: int = TOKENS_MAX) -> None:
-        self._tokens: LruTable[bytes, Token] = LruTable(size)
+        self._tokens: LruTable[bytes, VerifiedToken] = LruTable(size)
 
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def get(self, digest: bytes, *, now_s: float) -> Token | None:
+    def get(self, digest: bytes, *, now_s: float) -> VerifiedToken | None:
         """Return the token with this digest if it is cached and has not expired."""
         token = self._tokens.get(digest)
-        if token is not None and now_s >= token.ends_s:
+        if token is not None and now_s >= token.expires_s:
             self._tokens.pop(digest)
             return None
         return token
 
-    def put(self, digest: bytes, token: Token, *, now_s: float) -> None:
+    def put(self, digest: bytes, token: VerifiedToken, *, now_s: float) -> None:
         """Store a token that was just verified, unless it is valid only because of the leeway."""
-        if now_s < token.ends_s:
+        if now_s < token.expires_s:
             self._tokens.put(digest, token)
 
     def clear(self) -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from service.commands.configured import configured
+from service.commands.config_file import load_config
 from service.configuration import LoadedSettings
-from service.configuration.memory import MIB, container_limit, memory_model, shortage, total_bytes
+from service.configuration.memory import MIB, container_limit, memory_model, memory_warning, total_bytes
 
 
 def run(config: str, *, call: bool, alone: bool, redis: bool, memory_mib: int | None = None) -> int:
@@ -15,7 +15,7 @@ def run(config: str, *, call: bool, alone: bool, redis: bool, memory_mib: int | 
     `memory_mib` is the memory limit to compare the configuration with, by default this container's. With `alone`, make
     the calls even without Redis, outside of the budget.
     """
-    loaded = configured(config)
+    loaded = load_config(config)
     if loaded is None:
         return 2
     print(f"ok: {_count(loaded)}")
@@ -37,7 +37,7 @@ def _print_memory(loaded: LoadedSettings, *, limit_bytes: int | None) -> None:
     print(f"memory: at most {total_bytes(model) // MIB} MiB")
     for use in model:
         print(f"  {use.max_bytes / MIB:6.1f} MiB  {use.part}{f' ({use.path})' if use.path else ''}")
-    if (warning := shortage(loaded.settings, limit_bytes)) is not None:
+    if (warning := memory_warning(loaded.settings, limit_bytes)) is not None:
         print(f"warning: memory: {warning}")
 
 

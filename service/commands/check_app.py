@@ -47,7 +47,7 @@ class MakeCall(Protocol):
         ...
 
 
-async def check_app(app: UpstreamApp, client: UpstreamClient, settings: Settings, make: MakeCall) -> list[Finding]:
+async def check_app(app: UpstreamApp, client: UpstreamClient, settings: Settings, make_call: MakeCall) -> list[Finding]:
     """Ask for a list, and if that succeeds for its first task and for an unknown one. Raise StoreUnavailable."""
     query = _query(app.name, settings)
 
@@ -57,46 +57,46 @@ async def check_app(app: UpstreamApp, client: UpstreamClient, settings: Settings
         return await client.fetch(app, query, range_, offset=0, want=want, before_send=before_send)
 
     try:
-        listing = await make(CallKind.LIST, fetch)
+        listing = await make_call(CallKind.LIST, fetch)
     except UpstreamError as exc:
         return [Finding(is_good=False, text=explain(exc))]
     except NotCalled as exc:
         return [Finding(is_good=False, text=str(exc))]
-    return [_of_list(listing, query, settings), await _of_tasks(app, client, listing, make)]
+    return [_list_finding(listing, query, settings), await _tasks_finding(app, client, listing, make_call)]
 
 
-async def _of_tasks(app: UpstreamApp, client: UpstreamClient, listing: Listing, make: MakeCall) -> Finding:
+async def _tasks_finding(app: UpstreamApp, client: UpstreamClient, listing: Listing, make_call: MakeCall) -> Finding:
     """Ask for the first task of the list, if it has any, and for an unknown one."""
 
     async def get(task_id: int) -> Task | None:
-        return await make(CallKind.GET, lambda hold: client.get_task(app, task_id, before_send=hold))
+        return await make_call(CallKind.GET, lambda hold: client.get_task(app, task_id, before_send=hold))
 
     try:
         for task in listing.tasks[:1]:
             if await get(task.id) is None:
-                return _of_task("the id of a listed task is unknown", is_good=False)
+                return _task_finding("the id of a listed task is unknown", is_good=False)
         unknown = await get(UNKNOWN_ID)
     except UpstreamRefused as exc:
         if kind_of(exc.code) not in (CodeKind.UNKNOWN, CodeKind.CALLER_FAULT):
-            return _of_task(explain(exc), is_good=False)
-        said = f"code {exc.code} ({exc.text or 'no text'})"
+            return _task_finding(explain(exc), is_good=False)
+        text = f"code {exc.code} ({exc.text or 'no text'})"
         advice = f"if this code means an unknown task, add {exc.code} to upstream.unknown_task_codes"
-        return _of_task(f"warning: the upstream refused a call by task id with {said}; {advice}", is_good=True)
+        return _task_finding(f"warning: the upstream refused a call by task id with {text}; {advice}", is_good=True)
     except (UpstreamError, NotCalled) as exc:
-        return _of_task(explain(exc) if isinstance(exc, UpstreamError) else str(exc), is_good=False)
-    return _of_task("ok" if unknown is None else f"ok; task {UNKNOWN_ID} exists", is_good=True)
+        return _task_finding(explain(exc) if isinstance(exc, UpstreamError) else str(exc), is_good=False)
+    return _task_finding("ok" if unknown is None else f"ok; task {UNKNOWN_ID} exists", is_good=True)
 
 
-def _of_task(text: str, *, is_good: bool) -> Finding:
+def _task_finding(text: str, *, is_good: bool) -> Finding:
     return Finding(is_good=is_good, text=f"get_sched_task: {text}")
 
 
-def _of_list(listing: Listing, query: Query, settings: Settings) -> Finding:
+def _list_finding(listing: Listing, query: Query, settings: Settings) -> Finding:
     got, expected = len(listing.tasks) + listing.left_out, min(settings.cache.block_size, listing.total)
     advice = "" if got >= expected else f"; set cache.block_size to {got}: one call returns no more"
     remark = time_filter_remark(listing.tasks, query.range_at(time.time(), align_s=settings.cache.align_s))
-    said = f"ok, {listing.total} tasks from {settings.query.since} to {settings.query.until}{advice}"
-    return Finding(is_good=True, text=f"{said}; {remark}" if remark else said)
+    text = f"ok, {listing.total} tasks from {settings.query.since} to {settings.query.until}{advice}"
+    return Finding(is_good=True, text=f"{text}; {remark}" if remark else text)
 
 
 def _query(app: str, settings: Settings) -> Query:

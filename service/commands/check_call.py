@@ -113,16 +113,16 @@ async def check_calls(settings: Settings, *, alone: bool) -> int:
     proxy_password = proxy_password_of(settings.upstream, os.environ)
     async with aclosing(UpstreamClient(settings.upstream, signers=signers, proxy_password=proxy_password)) as client:
 
-        async def check(name: str, make: MakeCall) -> list[Finding] | StoreUnavailable:
+        async def check(name: str, make_call: MakeCall) -> list[Finding] | StoreUnavailable:
             try:
-                return await check_app(apps[name], client, settings, make)
+                return await check_app(apps[name], client, settings, make_call)
             except StoreUnavailable as exc:
                 return exc
 
-        results = await _in_turns(check, settings)
+        results = await _check_in_turns(check, settings)
         away = [(name, result) for name, result in results.items() if isinstance(result, StoreUnavailable)]
-        if away and (alone or _allowed_alone(away[0][1])):
-            results |= {name: await check(name, _at_once) for name, _ in away}
+        if away and (alone or _confirm_without_redis(away[0][1])):
+            results |= {name: await check(name, _without_turn) for name, _ in away}
     findings = [(name, finding) for name, result in results.items() for finding in _findings(result)]
     for name, finding in findings:
         print(f"{name}: {finding.text}")
@@ -133,14 +133,14 @@ CheckApp = Callable[[str, MakeCall], Awaitable[list[Finding] | StoreUnavailable]
 """Checks the app of that name."""
 
 
-async def _in_turns(check: CheckApp, settings: Settings) -> dict[str, list[Finding] | StoreUnavailable]:
+async def _check_in_turns(check: CheckApp, settings: Settings) -> dict[str, list[Finding] | StoreUnavailable]:
     """Check all apps, with their calls made in turns."""
     passwords = passwords_of(settings.redis, os.environ)
     store = RedisStore(settings.redis, password=passwords.redis, sentinel_password=passwords.sentinel)
 
     async def check_one(name: str) -> list[Finding] | StoreUnavailable:
-        async with _turns_of(name, settings, store) as make:
-            return await check(name, make)
+        async with _turns_of(name, settings, store) as make_call:
+            return await check(name, make_call)
 
     try:
         results = await asyncio.gather(*(check_one(name) for name in settings.apps))
@@ -164,7 +164,7 @@ async def _turns_of(name: str, settings: Settings, store: RedisStore) -> AsyncIt
         yield CheckCalls(lines, block_key=f"{prefix}:{{{name}}}:check:{replica}", settings=settings)
 
 
-async def _at_once(kind: CallKind, call: CheckedCall[T]) -> T:
+async def _without_turn(kind: CallKind, call: CheckedCall[T]) -> T:
     """Make the call without a turn. Raise UpstreamError."""
     del kind
 
@@ -174,7 +174,7 @@ async def _at_once(kind: CallKind, call: CheckedCall[T]) -> T:
     return await call(before_send)
 
 
-def _allowed_alone(error: StoreUnavailable) -> bool:
+def _confirm_without_redis(error: StoreUnavailable) -> bool:
     """Return whether the user agrees; False without a terminal."""
     print(f"{error}. Without Redis, these calls are made in addition to the gateway's.", file=sys.stderr)
     if not sys.stdin.isatty():

@@ -9,7 +9,7 @@ from service.store.inspection import redis_advice, redis_refusals
 from service.store.redis_store import RedisStore
 from service.telemetry.logs import configure
 
-WORDS_MAX = 300
+ERROR_MAX_CHARS = 300
 """How much of an error of Redis, or of the connection to it, is printed."""
 
 
@@ -22,7 +22,7 @@ async def check_redis(settings: Settings) -> int:
         refused = await redis_refusals(store, prefix=settings.redis.prefix)
         warnings = [text async for text in redis_advice(store, settings.redis)]
     except StoreUnavailable as exc:
-        why = "" if exc.__cause__ is None else str(exc.__cause__)[:WORDS_MAX]
+        why = "" if exc.__cause__ is None else str(exc.__cause__)[:ERROR_MAX_CHARS]
         refused, warnings = [f"{exc.detail}: {why}" if why else exc.detail], []
     finally:
         await store.aclose()

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.commands.configured import VARIABLE, configured
-from service.configuration.memory import container_limit, shortage
+from service.commands.config_file import VARIABLE, load_config
+from service.configuration.memory import container_limit, memory_warning
 
 NOT_NEEDED = ("annotated_types", "attr", "attrs", "click", "pydantic", "pygments", "rich")
 """What Litestar, httpx and structlog import for their own models and for terminals: 0.2 s of the start."""
@@ -15,11 +15,11 @@ NOT_NEEDED = ("annotated_types", "attr", "attrs", "click", "pydantic", "pygments
 
 def run(config: str | None) -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    loaded = configured(config, print_warnings=False)  # they go to the log
+    loaded = load_config(config, print_warnings=False)  # they go to the log
     if loaded is None:
         return 2
     gc.disable()  # little of what imports create is ever garbage: docs/adr/0014-faster-start.md
-    with without(*NOT_NEEDED, "opentelemetry"):  # not by redis-py, that is: our traces import it if enabled
+    with blocked_imports(*NOT_NEEDED, "opentelemetry"):  # not by redis-py, that is: our traces import it if enabled
         import structlog
 
         from service.app import create_app
@@ -35,15 +35,15 @@ def run(config: str | None) -> int:
     server = loaded.settings.server
     as_json = server.log_format == "json" or (server.log_format == "auto" and not sys.stderr.isatty())
     writer = configure(server.log_level, as_json=as_json)
-    is_gathered = as_json and server.log_level in ("debug", "info")
+    is_batched = as_json and server.log_level in ("debug", "info")
     for warning in loaded.warnings:
         structlog.get_logger("taskgate.settings").warning("settings.warning", path=warning.path, text=warning.text)
-    if (short := shortage(loaded.settings, container_limit())) is not None:
+    if (short := memory_warning(loaded.settings, container_limit())) is not None:
         structlog.get_logger("taskgate.settings").warning("settings.warning", path="server", text=short)
     try:
-        access_log = AccessLog(writer.write) if is_gathered else log_requests
-        with without(*NOT_NEEDED):
-            service = create_app(loaded.settings, access_log=access_log, follow=os.environ[VARIABLE])
+        access_log = AccessLog(writer.write) if is_batched else log_requests
+        with blocked_imports(*NOT_NEEDED):
+            service = create_app(loaded.settings, access_log=access_log, config_path=os.environ[VARIABLE])
         serve(
             service.asgi,
             server,
@@ -62,7 +62,7 @@ def run(config: str | None) -> int:
 
 
 @contextmanager
-def without(*packages: str) -> Iterator[None]:
+def blocked_imports(*packages: str) -> Iterator[None]:
     """Make imports of these packages fail in the context, except for those already imported.
 
     So libraries do not import optional packages that happen to be installed.

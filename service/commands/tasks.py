@@ -44,13 +44,13 @@ def run(request: TasksRequest, *, key: str | None, form: str, limit: int | None,
 def _list(request: TasksRequest, key: str, printer: Printer, progress: Progress, limit: int | None) -> int:
     with GatewayConnection(request, key=key) as connection:
         if progress.shown:
-            progress.waits(connection.estimate_s())
+            progress.show_wait(connection.estimate_s())
         answer = connection.stream()
-        progress.begins(total=answer.total, offset=request.offset, is_filtered=request.is_filtered)
+        progress.start(total=answer.total, offset=request.offset, is_filtered=request.is_filtered)
         for line in itertools.islice(answer.lines(), limit):
             progress.clear()
             printer.print(line)
-            progress.counts()
+            progress.advance()
         printer.close()
         progress.clear()
         if answer.end is None and limit is not None and printer.count == limit:

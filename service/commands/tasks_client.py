@@ -18,7 +18,7 @@ BUDGET_MAX_S = 2.0
 
 _NDJSON = "application/x-ndjson"
 _EVENT_STREAM = "text/event-stream"
-_AT_FAULT = frozenset((400, 401, 403, 404, 406, 414, 422, 431))
+_CALLER_FAULTS = frozenset((400, 401, 403, 404, 406, 414, 422, 431))
 
 
 class GatewayFailed(Exception):
@@ -52,8 +52,8 @@ class TasksRequest(msgspec.Struct, frozen=True, kw_only=True):
     def query_string(self) -> str:
         """Return the encoded parameters."""
         names = ("app", "since", "until", "sort", "q", "status", "type")
-        said = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return urlencode(said | ({"offset": self.offset} if self.offset else {}), quote_via=quote)
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return urlencode(given | ({"offset": self.offset} if self.offset else {}), quote_via=quote)
 
 
 class ReceivedProblem(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,13 +197,13 @@ class GatewayConnection:
         self._host, self._port, self._path = url.hostname, port, url.path.rstrip("/")
         self._request = request
         self._fields = {"Authorization": f"Bearer {key}", "User-Agent": "taskgate-tasks"}
-        self._open: list[http.client.HTTPConnection] = []
+        self._connections: list[http.client.HTTPConnection] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for connection in self._open:
+        for connection in self._connections:
             connection.close()
 
     def estimate_s(self) -> float | None:
@@ -219,31 +219,25 @@ class GatewayConnection:
     def stream(self) -> ReceivedStream:
         """Send the request. Raise GatewayFailed or GatewayRefused."""
         wait_s = self._request.wait_s
-        fields = {"Accept": _NDJSON} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
-        timeout_s = ANSWER_MAX_S if wait_s is None else wait_s + 60.0
-        response = self._get(f"/tasks?{self._request.query_string}", fields, timeout_s=timeout_s)
-        self._check(response, _NDJSON)
-        return ReceivedStream(response)
+        return ReceivedStream(self._tasks(_NDJSON, {}, timeout_s=ANSWER_MAX_S if wait_s is None else wait_s + 60.0))
 
     def watch(self, last_id: str) -> Iterator[bytes]:
         """Yield the lines of an event stream until it ends. Raise GatewayFailed or GatewayRefused."""
-        wait_s = self._request.wait_s
-        fields = {"Accept": _EVENT_STREAM} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
-        if last_id:
-            fields["Last-Event-ID"] = last_id
-        response = self._get(f"/tasks?{self._request.query_string}", fields, timeout_s=ANSWER_MAX_S)
-        self._check(response, _EVENT_STREAM)
+        response = self._tasks(_EVENT_STREAM, {"Last-Event-ID": last_id} if last_id else {}, timeout_s=ANSWER_MAX_S)
         try:
             while line := response.readline(LINE_MAX_BYTES):
                 yield line
         except (http.client.HTTPException, OSError) as exc:
             raise GatewayFailed(f"the connection was lost: {exc or type(exc).__name__}") from exc
 
-    def _check(self, response: http.client.HTTPResponse, expected: str) -> None:
-        """Raise GatewayFailed or GatewayRefused unless the answer has the requested media type."""
+    def _tasks(self, accept: str, fields: dict[str, str], *, timeout_s: float) -> http.client.HTTPResponse:
+        """Return the response in this media type. Raise GatewayFailed or GatewayRefused if there is none."""
+        patience = {} if self._request.wait_s is None else {"Prefer": f"wait={self._request.wait_s}"}
+        target = f"/tasks?{self._request.query_string}"
+        response = self._get(target, {"Accept": accept} | patience | fields, timeout_s=timeout_s)
         media_type = response.headers.get_content_type()
-        if response.status == 200 and media_type == expected:
-            return
+        if response.status == 200 and media_type == accept:
+            return response
         if media_type != "application/problem+json":
             raise GatewayFailed(
                 f"the server at {self._host} is not a gateway that streams (HTTP status {response.status})"
@@ -252,11 +246,11 @@ class GatewayConnection:
             text = msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=ReceivedProblem).text
         except (msgspec.DecodeError, http.client.HTTPException, OSError):
             text = f"HTTP status {response.status}"
-        raise GatewayRefused(text) if response.status in _AT_FAULT else GatewayFailed(text)
+        raise GatewayRefused(text) if response.status in _CALLER_FAULTS else GatewayFailed(text)
 
     def _get(self, target: str, fields: dict[str, str], *, timeout_s: float) -> http.client.HTTPResponse:
         connection = self._kind(self._host, self._port, timeout=timeout_s)
-        self._open.append(connection)
+        self._connections.append(connection)
         try:
             connection.request("GET", self._path + target, headers=self._fields | fields)
             return connection.getresponse()

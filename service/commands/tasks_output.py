@@ -83,18 +83,18 @@ class Progress:
         self._is_filtered = False
         self._count = 0
 
-    def waits(self, estimate_s: float | None) -> None:
+    def show_wait(self, estimate_s: float | None) -> None:
         """Show that the first block is being awaited."""
         about = "" if estimate_s is None else f", {_seconds(estimate_s)} at most" if estimate_s >= 1 else ", briefly"
         self._draw(f"waiting for a turn{about}")
 
-    def begins(self, *, total: int | None, offset: int, is_filtered: bool) -> None:
+    def start(self, *, total: int | None, offset: int, is_filtered: bool) -> None:
         """Record the first block, which says how many tasks match."""
         self._began_s = time.monotonic()
         self._left = None if total is None else max(total - offset, 0)
         self._is_filtered = is_filtered
 
-    def counts(self) -> None:
+    def advance(self) -> None:
         """Count one more task."""
         self._count += 1
         if self.shown and time.monotonic() - self._drawn_at_s >= _REDRAW_S:

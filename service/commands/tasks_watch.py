@@ -35,7 +35,7 @@ class ReceivedEventData(msgspec.Struct, frozen=True, kw_only=True):
     problem: dict[str, Any] | None = None
 
 
-class Follower:
+class EventPrinter:
     """Prints events as they arrive: lines of text or JSON, or on a terminal the whole list again."""
 
     def __init__(self, out: TextIO, *, form: str) -> None:
@@ -45,12 +45,12 @@ class Follower:
         self._tasks: dict[int, ReceivedLine] = {}
         self._state = "connecting"
 
-    def take(self, event: ReceivedEvent) -> None:
+    def print_event(self, event: ReceivedEvent) -> None:
         """Print one event."""
         if self._form == "ndjson":
             self._out.write(as_json(f'{{"event":"{event.name}","data":{event.data}}}') + "\n")
         else:
-            line = self._applied(event)
+            line = self._apply(event)
             if self._is_live:
                 if event.name != "task":
                     self._draw()
@@ -58,7 +58,7 @@ class Follower:
                 self._out.write(line + "\n")
         self._out.flush()
 
-    def _applied(self, event: ReceivedEvent) -> str | None:
+    def _apply(self, event: ReceivedEvent) -> str | None:
         """Apply the event to the list; return its line."""
         if event.name in ("task", "added"):
             task = msgspec.json.decode(event.data, type=ReceivedLine)
@@ -101,13 +101,13 @@ def watch_tasks(request: TasksRequest, key: str, *, form: str) -> int:
 
     Raise GatewayRefused, and GatewayFailed if the first connection fails.
     """
-    follower, last_id, failures = Follower(sys.stdout, form=form), "", 0
+    printer, last_id, failures = EventPrinter(sys.stdout, form=form), "", 0
     try:
         while True:
             try:
                 with GatewayConnection(request, key=key) as connection:
                     for event in read_events(connection.watch(last_id)):
-                        follower.take(event)
+                        printer.print_event(event)
                         last_id, failures = event.id, 0
             except GatewayFailed:
                 if not last_id:

@@ -4,13 +4,13 @@ import os
 import sys
 import time
 
-from service.commands.configured import configured
+from service.commands.config_file import load_config
 from service.model.queries import rfc3339
 
 
 def run(app: str, config: str | None) -> int:
     """Print the signature on stdout, and its owner and validity on stderr."""
-    loaded = configured(config)
+    loaded = load_config(config)
     if loaded is None:
         return 2
     settings = loaded.settings.apps.get(app)

@@ -22,7 +22,7 @@ def caller_faults(
                 yield SettingFault(path=path, text=f"the same key as {seen[sha256]}")
             seen.setdefault(sha256, path)
             if isinstance(entry, KeySettings) and entry.until is not None:
-                yield from _end_faults(f"{path}.until", entry.until)
+                yield from _expiry_faults(f"{path}.until", entry.until)
         for index, account in enumerate(caller.service_accounts):
             path = f"callers.{name}.service_accounts[{index}]"
             if account in seen:
@@ -47,7 +47,7 @@ def service_account_faults(settings: ServiceAccountSettings, app_names: Sequence
             yield SettingFault(path=f"{section}.{name}", text="is only valid with jwks_url")
     for name in ("jwks_file", "ca_file", "token_file"):
         if (path := getattr(settings, name)) is not None:
-            yield from _file_faults(f"{section}.{name}", path)
+            yield from file_faults(f"{section}.{name}", path)
     if settings.unknown is not None:
         yield from _policy_faults(f"{section}.unknown", settings.unknown, app_names)
 
@@ -60,7 +60,7 @@ def _policy_faults(path: str, policy: PolicySettings, app_names: Sequence[str]) 
             )
 
 
-def _end_faults(path: str, until: str) -> Iterator[SettingFault]:
+def _expiry_faults(path: str, until: str) -> Iterator[SettingFault]:
     try:
         key_expiry_s(until)
     except ValueError as exc:
@@ -79,7 +79,8 @@ def _url_faults(path: str, url: str) -> Iterator[SettingFault]:
         yield SettingFault(path=path, text="contains a user or a password; name a token_file instead")
 
 
-def _file_faults(path: str, file: str) -> Iterator[SettingFault]:
+def file_faults(path: str, file: str) -> Iterator[SettingFault]:
+    """Report a file that can't be read or is empty; `path` is the setting that names it."""
     try:
         with open(file, "rb") as opened:
             if not opened.read(4096).strip():

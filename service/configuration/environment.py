@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from service.configuration.errors import SettingFault
-from service.configuration.validate import bare_type, below, is_optional, struct_fields, struct_in
+from service.configuration.validate import bare_type, child_path, is_optional, struct_fields, struct_in
 from service.configuration.yaml_file import Tree, Value, plain_scalar
 from service.settings import Settings
 
@@ -31,15 +31,15 @@ def apply_overrides(tree: Tree, environ: Mapping[str, str]) -> tuple[dict[str, s
     for variable in sorted(environ):
         if not variable.upper().startswith(PREFIX):
             continue
-        targets = list(_targets(_normal(variable)[len(PREFIX) :], tree, Settings, ()))
+        targets = list(_targets(_normalized(variable)[len(PREFIX) :], tree, Settings, ()))
         if len(targets) != 1:
-            found = f"may mean {' or '.join(target.path for target in targets)}" if targets else _no_such(tree)
+            found = f"may mean {' or '.join(target.path for target in targets)}" if targets else _not_a_setting(tree)
             faults.append(SettingFault(path=variable, text=found))
         elif (target := targets[0]).path in sources:
             faults.append(SettingFault(path=variable, text=f"sets {target.path}, as {sources[target.path]} does"))
         else:
             try:
-                _write(tree, target, _typed(environ[variable], target.hint))
+                _write(tree, target, _converted(environ[variable], target.hint))
                 sources[target.path] = variable
             except ValueError as exc:
                 faults.append(SettingFault(path=variable, text=str(exc)))
@@ -56,7 +56,7 @@ def _targets(rest: str, tree: Value, hint: Any, keys: tuple[str, ...]) -> Iterat
     else:
         return
     for key, inner in choices.items():
-        name = _normal(key)
+        name = _normalized(key)
         if rest == name and not _has_fields(inner):
             yield OverrideTarget(keys=(*keys, key), hint=inner)
         elif rest.startswith(f"{name}__"):
@@ -68,18 +68,18 @@ def _has_fields(hint: Any) -> bool:
     return get_origin(bare_type(hint)) is dict or struct_in(hint) is not None
 
 
-def _normal(name: str) -> str:
+def _normalized(name: str) -> str:
     return name.upper().replace("-", "_").replace(".", "_")
 
 
-def _no_such(tree: Tree) -> str:
+def _not_a_setting(tree: Tree) -> str:
     """Describe the expected form of the name; the environment can change apps and callers, not add them."""
     apps = tree.get("apps")
     named = f"; the file's apps are {', '.join(apps)}" if isinstance(apps, dict) and apps else ""
     return f"is not a setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY){named}"
 
 
-def _typed(text: str, hint: Any) -> Value:
+def _converted(text: str, hint: Any) -> Value:
     """Return a variable's value as the field's type requires; it is validated with the rest of the tree."""
     bare = bare_type(hint)
     if get_origin(bare) is tuple:
@@ -103,7 +103,7 @@ def _write(tree: Tree, target: OverrideTarget, value: Value) -> None:
     inside = tree
     path = ""
     for key in target.keys[:-1]:
-        path = below(path, key)
+        path = child_path(path, key)
         if inside.get(key) is None:
             inside[key] = {}
         deeper = inside[key]

@@ -16,9 +16,8 @@ class SettingFault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigurationError(Exception):
-    """An unusable configuration, with all its faults and the warnings found on the way."""
+    """An unusable configuration, with all its faults."""
 
-    def __init__(self, faults: Iterable[SettingFault], warnings: Iterable[SettingFault] = ()) -> None:
+    def __init__(self, faults: Iterable[SettingFault]) -> None:
         self.faults = tuple(faults)
-        self.warnings = tuple(warnings)
         super().__init__("\n".join(map(str, self.faults)))

@@ -26,15 +26,15 @@ class LiveSettings:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._began_with = settings
+        self._initial = settings
         self._tokens = settings.service_accounts
         self._issuer = None if self._tokens is None else self._issuer_of(self._tokens)
-        self._is_followed = False
+        self._is_running = False
         self._ending: set[asyncio.Task[None]] = set()
         self._set_lifetimes: tuple[Callable[[Lifetimes], None], ...] = ()
         self._forget: Callable[[], None] = _nothing
         self.callers = Authenticator(table_of(settings), issuer=self._issuer)
-        self._note(settings)
+        self._set(settings)
 
     def attach(self, *set_lifetimes: Callable[[Lifetimes], None], forget: Callable[[], None]) -> None:
         """Pass changed lifetimes on to these functions; `forget` drops answers built under other settings."""
@@ -50,30 +50,30 @@ class LiveSettings:
             issuer = None if tokens is None else self._issuer_of(tokens)
         if issuer is not None and self._issuer is not None and _source_of(tokens) == _source_of(self._tokens):
             issuer.keys = self._issuer.keys
-        self._note(settings)
+        self._set(settings)
         self.callers.replace(table, issuer="same" if issuer is self._issuer else issuer)
-        self._follow(issuer)
+        self._switch_issuer(issuer)
         self._tokens = tokens
         for set_lifetimes in self._set_lifetimes:
             set_lifetimes(settings.cache.lifetimes)
         self._forget()
 
     @asynccontextmanager
-    async def followed(
+    async def running(
         self, path: str | None, environ: Mapping[str, str], *, on_reload: OnReload | None = None
     ) -> AsyncIterator[None]:
-        """While entered, keep the issuer's keys fresh and follow the file at `path` (None: no file)."""
+        """While entered, keep the issuer's keys fresh and watch the file at `path` (None: no file)."""
         async with AsyncExitStack() as stack:
-            self._is_followed = True
-            stack.push_async_callback(self._unfollow)
+            self._is_running = True
+            stack.push_async_callback(self._stop)
             if self._issuer is not None:
                 self._issuer.start()
                 await self._issuer.wait_for_keys()
             if path is not None:
-                reload = ConfigurationWatcher(
-                    path, environ, running=self._began_with, apply=self.apply, on_reload=on_reload
+                watcher = ConfigurationWatcher(
+                    path, environ, running=self._initial, apply=self.apply, on_reload=on_reload
                 )
-                await stack.enter_async_context(reload.followed())
+                await stack.enter_async_context(watcher.watching())
             yield
 
     def _issuer_of(self, tokens: ServiceAccountSettings) -> "TokenIssuer":
@@ -83,10 +83,10 @@ class LiveSettings:
         issuer.on_drop = self._invalidate
         return issuer
 
-    def _follow(self, issuer: "TokenIssuer | None") -> None:
+    def _switch_issuer(self, issuer: "TokenIssuer | None") -> None:
         """Keep this issuer's keys fresh, and stop refreshing the previous one's."""
         former, self._issuer = self._issuer, issuer
-        if former is issuer or not self._is_followed:
+        if former is issuer or not self._is_running:
             return
         if issuer is not None:
             issuer.start()
@@ -96,8 +96,8 @@ class LiveSettings:
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
-    async def _unfollow(self) -> None:
-        self._is_followed = False
+    async def _stop(self) -> None:
+        self._is_running = False
         if self._issuer is not None:
             await self._issuer.aclose()
         if self._ending:
@@ -107,7 +107,7 @@ class LiveSettings:
         self.callers.invalidate()
         self._forget()
 
-    def _note(self, settings: Settings) -> None:
+    def _set(self, settings: Settings) -> None:
         self.web = web_settings(settings)
         self.settings = settings
         self.caller_names = frozenset((*settings.callers, ANONYMOUS, UNKNOWN))

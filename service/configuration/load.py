@@ -34,14 +34,14 @@ def load(path: str | Path | None, environ: Mapping[str, str]) -> LoadedSettings:
         raise ConfigurationError(faults)
     sources, wrong = apply_overrides(tree, environ)
     faults += wrong
-    _anchor(tree, Path(path).absolute().parent if path is not None else Path.cwd())
+    _make_paths_absolute(tree, Path(path).absolute().parent if path is not None else Path.cwd())
     faults += shape_faults(tree, Settings, "")
     faults += rule_faults(valid_parts_of(tree), environ)
     if faults:
-        raise ConfigurationError(_each_once(faults, sources))
-    settings = _completed(msgspec.convert(tree, Settings))
+        raise ConfigurationError(_deduplicated(faults, sources))
+    settings = _with_regions(msgspec.convert(tree, Settings))
     return LoadedSettings(
-        settings=settings, warnings=_each_once(list(settings_advice(settings, now_s=time.time())), sources)
+        settings=settings, warnings=_deduplicated(list(settings_advice(settings, now_s=time.time())), sources)
     )
 
 
@@ -54,7 +54,7 @@ def _read(path: Path) -> tuple[Tree, list[SettingFault]]:
     return read_document(raw, name=str(path))
 
 
-def _anchor(tree: Tree, folder: Path) -> None:
+def _make_paths_absolute(tree: Tree, folder: Path) -> None:
     """Make file paths absolute without resolving links, because Kubernetes swaps the links of mounted files."""
     apps = tree.get("apps")
     sections: list[tuple[Value, str]] = [
@@ -69,7 +69,7 @@ def _anchor(tree: Tree, folder: Path) -> None:
             section[key] = str(folder / path)
 
 
-def _each_once(faults: list[SettingFault], sources: Mapping[str, str]) -> tuple[SettingFault, ...]:
+def _deduplicated(faults: list[SettingFault], sources: Mapping[str, str]) -> tuple[SettingFault, ...]:
     """Return each fault once, in the order found, with the variable that set the field."""
     marked = (
         SettingFault(path=fault.path, text=f"{fault.text} (set by {sources[fault.path]})")
@@ -80,7 +80,7 @@ def _each_once(faults: list[SettingFault], sources: Mapping[str, str]) -> tuple[
     return tuple(dict.fromkeys(marked))
 
 
-def _completed(settings: Settings) -> Settings:
+def _with_regions(settings: Settings) -> Settings:
     apps = {
         name: app
         if app.region is not None or app.base_url is not None

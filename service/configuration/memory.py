@@ -70,7 +70,7 @@ def container_limit(path: Path = _CGROUP_LIMIT) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def shortage(settings: Settings, limit_bytes: int | None) -> str | None:
+def memory_warning(settings: Settings, limit_bytes: int | None) -> str | None:
     """Return a warning if the configuration's bounds exceed the available memory."""
     total = total_bytes(memory_model(settings))
     if limit_bytes is None or total <= limit_bytes:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from service.configuration.callers import caller_faults, service_account_faults
+from service.configuration.callers import caller_faults, file_faults, service_account_faults
 from service.configuration.errors import SettingFault
 from service.configuration.urls import is_loopback, proxy_url_faults, redis_url_faults
 from service.configuration.validate import struct_fields
@@ -96,10 +96,10 @@ def rule_faults(parts: ValidParts, environ: Mapping[str, str]) -> Iterator[Setti
         yield SettingFault(path="budget.wait_default_s", text=text)
     if parts.upstream:
         yield from _timeout_faults(parts.upstream)
-        yield from _way_faults(parts.upstream, environ)
+        yield from _proxy_and_ca_faults(parts.upstream, environ)
         yield from _code_faults(parts.upstream)
     if parts.server:
-        yield from _proxy_faults(parts.server)
+        yield from _trusted_proxy_faults(parts.server)
     if parts.query:
         yield from _query_faults(parts.query)
     if parts.telemetry:
@@ -138,8 +138,8 @@ def _share_faults(path: str, app: AppSettings, budget: BudgetSettings) -> Iterat
 
 def _redis_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:
     yield from _redis_tls_faults(redis)
-    yield from _one_password_faults("redis", "password", redis.password_file, redis.password_env, environ)
-    yield from _one_password_faults(
+    yield from _password_faults("redis", "password", redis.password_file, redis.password_env, environ)
+    yield from _password_faults(
         "redis", "sentinel_password", redis.sentinel_password_file, redis.sentinel_password_env, environ
     )
 
@@ -163,7 +163,7 @@ def _redis_tls_faults(redis: RedisSettings) -> Iterator[SettingFault]:
                 yield SettingFault(path=f"redis.{name}", text=f"the file {path} is not PEM")
 
 
-def _one_password_faults(
+def _password_faults(
     section: str, name: str, path: str | None, variable: str | None, environ: Mapping[str, str]
 ) -> Iterator[SettingFault]:
     if path is not None and variable is not None:
@@ -173,12 +173,7 @@ def _one_password_faults(
             path=f"{section}.{name}_env", text=f"the environment variable {variable} is not set, or empty"
         )
     elif path is not None:
-        try:
-            with open(path, "rb") as file:
-                if not file.read(4096).strip():
-                    yield SettingFault(path=f"{section}.{name}_file", text=f"the file {path} is empty")
-        except OSError as exc:
-            yield SettingFault(path=f"{section}.{name}_file", text=f"the file {path} can't be read: {exc.strerror}")
+        yield from file_faults(f"{section}.{name}_file", path)
 
 
 def _timeout_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
@@ -191,7 +186,7 @@ def _timeout_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
             yield SettingFault(path=f"upstream.{name}", text=text)
 
 
-def _way_faults(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:
+def _proxy_and_ca_faults(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:
     """Return the faults of the proxy's address and credentials, and of the CAs to trust."""
     if upstream.proxy_url is not None:
         yield from proxy_url_faults("upstream.proxy_url", upstream.proxy_url)
@@ -201,7 +196,7 @@ def _way_faults(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Itera
     if (upstream.proxy_username is None) != (file is None and variable is None):
         text = "proxy_username and one of proxy_password_file and proxy_password_env must be set together"
         yield SettingFault(path="upstream", text=text)
-    yield from _one_password_faults("upstream", "proxy_password", file, variable, environ)
+    yield from _password_faults("upstream", "proxy_password", file, variable, environ)
     if upstream.ca_file is not None:
         try:
             tls_context(upstream.ca_file)
@@ -212,7 +207,7 @@ def _way_faults(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Itera
             yield SettingFault(path="upstream.ca_file", text=text)
 
 
-def _proxy_faults(server: ServerSettings) -> Iterator[SettingFault]:
+def _trusted_proxy_faults(server: ServerSettings) -> Iterator[SettingFault]:
     for index, network in enumerate(server.trusted_proxies):
         try:
             ipaddress.ip_network(network)

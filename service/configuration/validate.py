@@ -19,7 +19,7 @@ def shape_faults(value: Value, hint: Any, path: str) -> Iterator[SettingFault]:
     """Return the reasons why a value is not a `hint` (a struct, or the annotated type of a field); `path` is its
     location."""
     if is_union(bare_type(hint)):
-        hint = _member(value, hint)
+        hint = _likely_member(value, hint)
     bare = bare_type(hint)
     origin = get_origin(bare)
     if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
@@ -44,41 +44,41 @@ def bare_type(hint: Any) -> Any:
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
-def below(path: str, key: str) -> str:
+def child_path(path: str, key: str) -> str:
     """Return the path of `key` within `path`."""
     return f"{path}.{key}" if path else key
 
 
 def _struct_faults(value: Value, struct: type[msgspec.Struct], path: str) -> Iterator[SettingFault]:
     if not isinstance(value, dict):
-        yield SettingFault(path=path, text=f"expected keys and values, got {_kind(value)}")
+        yield SettingFault(path=path, text=f"expected keys and values, got {_type_name(value)}")
         return
     hints = struct_fields(struct)
     for key in value:
         if key not in hints:
-            yield SettingFault(path=below(path, key), text=_unknown(key, tuple(hints)))
+            yield SettingFault(path=child_path(path, key), text=_unknown(key, tuple(hints)))
     for field in msgspec.structs.fields(struct):
         if field.name in value:
-            yield from shape_faults(value[field.name], hints[field.name], below(path, field.name))
+            yield from shape_faults(value[field.name], hints[field.name], child_path(path, field.name))
         elif field.required:
-            yield SettingFault(path=below(path, field.name), text="is missing")
+            yield SettingFault(path=child_path(path, field.name), text="is missing")
 
 
 def _dict_faults(value: Value, hint: Any, path: str) -> Iterator[SettingFault]:
     if not isinstance(value, dict):
-        yield SettingFault(path=path, text=f"expected names and their settings, got {_kind(value)}")
+        yield SettingFault(path=path, text=f"expected names and their settings, got {_type_name(value)}")
         return
     key_hint, value_hint = get_args(bare_type(hint))
     if not value:
         yield from _leaf_faults(value, hint, path)
     for key, item in value.items():
-        yield from _leaf_faults(key, key_hint, below(path, key))
-        yield from shape_faults(item, value_hint, below(path, key))
+        yield from _leaf_faults(key, key_hint, child_path(path, key))
+        yield from shape_faults(item, value_hint, child_path(path, key))
 
 
 def _tuple_faults(value: Value, bare: Any, path: str) -> Iterator[SettingFault]:
     if not isinstance(value, list):
-        yield SettingFault(path=path, text=f"expected a list, got {_kind(value)}")
+        yield SettingFault(path=path, text=f"expected a list, got {_type_name(value)}")
         return
     for index, item in enumerate(value):
         yield from shape_faults(item, get_args(bare)[0], f"{path}[{index}]")
@@ -114,7 +114,7 @@ def _plain(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _kind(value: Value) -> str:
+def _type_name(value: Value) -> str:
     """Return the type of a value, in msgspec's terms."""
     return (
         "null" if value is None else {"dict": "object", "list": "array"}.get(type(value).__name__, type(value).__name__)
@@ -148,7 +148,7 @@ def struct_in(hint: Any) -> type[msgspec.Struct] | None:
     return None
 
 
-def _member(value: Value, hint: Any) -> Any:
+def _likely_member(value: Value, hint: Any) -> Any:
     """Return the union member that this value was most likely meant to be, so that faults are reported within it."""
     struct = struct_in(hint)
     if struct is None or (value is None and is_optional(hint)):

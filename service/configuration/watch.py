@@ -14,7 +14,7 @@ from service.configuration.start_files import digests_of, start_files_of
 from service.http_client.threads import OwnThread
 from service.settings import Settings
 
-LOOK_EVERY_S = 1.0
+POLL_INTERVAL_S = 1.0
 
 LIVE = frozenset(
     (
@@ -63,7 +63,6 @@ class ConfigurationWatcher:
         running: Settings,
         apply: Callable[[Settings], None],
         on_reload: OnReload | None = None,
-        look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         """`apply` applies valid settings in one step; `on_reload` is called after each reload."""
         self._path = path
@@ -71,7 +70,6 @@ class ConfigurationWatcher:
         self._running = running
         self._apply = apply
         self._on_reload = on_reload or _ignore
-        self._look_every_s = look_every_s
         self._thread = OwnThread()
         self._start_files = digests_of(running)
         self._needs_restart = False
@@ -79,7 +77,7 @@ class ConfigurationWatcher:
         self._seen = file_states(self._files)
 
     @asynccontextmanager
-    async def followed(self) -> AsyncIterator[None]:
+    async def watching(self) -> AsyncIterator[None]:
         """Check every second while the context is entered."""
         task = asyncio.create_task(self._run())
         try:
@@ -89,7 +87,7 @@ class ConfigurationWatcher:
             with suppress(asyncio.CancelledError):
                 await task
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Apply the configuration if one of its files has changed since the last check."""
         seen = await self._thread.run(file_states, self._files)
         if seen == self._seen:
@@ -97,38 +95,38 @@ class ConfigurationWatcher:
         self._seen = seen  # the state before reading: a change made while it is read is seen by the next check
         try:
             loaded = await self._thread.run(load, self._path, self._environ)
-            self._apply(self._within_bounds(loaded.settings))
+            self._apply(self._without_open_access(loaded.settings))
         except ConfigurationError as exc:
             self._report(ok=False)
             faults = [str(fault) for fault in exc.faults]
             log.error("settings.refused", faults=faults)  # noqa: TRY400 - the faults say it all
             return
-        self._taken(loaded, await self._thread.run(digests_of, loaded.settings))
+        self._accepted(loaded, await self._thread.run(digests_of, loaded.settings))
 
-    def _taken(self, loaded: LoadedSettings, start_files: Mapping[str, bytes]) -> None:
+    def _accepted(self, loaded: LoadedSettings, start_files: Mapping[str, bytes]) -> None:
         settings = loaded.settings
         self._files = (self._path, *files_of(settings))
         self._seen = (*self._seen[:1], *file_states(self._files[1:]))
         changed = (path for path, digest in start_files.items() if self._start_files.get(path, digest) != digest)
-        waiting = (*self._waiting(settings), *changed)
-        self._needs_restart = bool(waiting)
+        pending = (*self._needing_restart(settings), *changed)
+        self._needs_restart = bool(pending)
         self._report(ok=True)
         log.info("settings.reloaded", apps=len(settings.apps), callers=len(settings.callers))
         for warning in loaded.warnings:
             log.warning("settings.warning", path=warning.path, text=warning.text)
-        if waiting:
-            log.warning("settings.restart_needed", paths=waiting)
+        if pending:
+            log.warning("settings.restart_needed", paths=pending)
 
     def _report(self, *, ok: bool) -> None:
         self._on_reload(ok=ok, needs_restart=self._needs_restart)
 
-    def _within_bounds(self, settings: Settings) -> Settings:
+    def _without_open_access(self, settings: Settings) -> Settings:
         """Return the settings, but never with `auth: none` unless the process was started with it."""
         if settings.auth == "none" != self._running.auth:
             return msgspec.structs.replace(settings, auth="callers")
         return settings
 
-    def _waiting(self, settings: Settings) -> Iterator[str]:
+    def _needing_restart(self, settings: Settings) -> Iterator[str]:
         """Yield the changes that take effect only at a restart."""
         gone = {f"apps.{name}" for name in self._running.apps if name not in settings.apps}
         for path in changed_paths(self._running, settings):
@@ -138,9 +136,9 @@ class ConfigurationWatcher:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._look_every_s)
+            await asyncio.sleep(POLL_INTERVAL_S)
             try:
-                await self.look()
+                await self.check()
             except Exception as exc:
                 self._report(ok=False)
                 log.error("settings.failed", exc_info=exc)  # noqa: TRY400 - one shape for all of our logs
@@ -157,7 +155,7 @@ def files_of(settings: Settings) -> tuple[str, ...]:
 
 def file_states(paths: tuple[str, ...]) -> FileStates:
     """Return the current identity of each file; a missing file has none."""
-    return tuple(_one_seen(path) for path in paths)
+    return tuple(_file_state(path) for path in paths)
 
 
 def changed_paths(old: Any, new: Any, path: str = "") -> Iterator[str]:
@@ -182,7 +180,7 @@ def _is_live(path: str) -> bool:
     return any(".".join(parts[:length]) in LIVE for length in (1, 2))
 
 
-def _one_seen(path: str) -> tuple[int, ...]:
+def _file_state(path: str) -> tuple[int, ...]:
     try:
         stat = os.stat(path)
     except OSError:

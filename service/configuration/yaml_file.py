@@ -149,5 +149,5 @@ def _syntax_fault(exc: yaml.YAMLError, text: str, name: str) -> SettingFault:
     before = lines[mark.line][: mark.column + 1] if mark.line < len(lines) else ""
     if before.endswith("\t") and not before.strip():
         return SettingFault(path=f"{name} line {line}", text="a tab; indent with spaces")
-    said = "; ".join(part for part in (exc.context, exc.problem) if part)
-    return SettingFault(path=f"{name} line {line}", text=f"not YAML: {said}")
+    problem = "; ".join(part for part in (exc.context, exc.problem) if part)
+    return SettingFault(path=f"{name} line {line}", text=f"not YAML: {problem}")

@@ -56,7 +56,7 @@ class Gateway:
             parts = await (self._parts(app, request) if request.only.is_everything else self._all_parts(app, request))
         return self._page(app, request, parts)
 
-    def recall(self, request: PageRequest) -> Page | None:
+    def page_from_memory(self, request: PageRequest) -> Page | None:
         """Return the requested slice if this replica's memory holds all of it, fresh; does no I/O. Raise Refused.
 
         Filtered slices, which may take many blocks, are left to `page`.

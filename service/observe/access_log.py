@@ -19,9 +19,9 @@ _LINE = (
 _log = structlog.get_logger()
 
 
-def log_requests(seen: Sequence[RequestRecord]) -> None:
-    """Log the event `request` for each record, by structlog; a `Listener`. Times are in milliseconds."""
-    for each in seen:
+def log_requests(records: Sequence[RequestRecord]) -> None:
+    """Log the event `request` for each record, by structlog; an `OnRequestBatch`. Times are in milliseconds."""
+    for each in records:
         _log.info(
             "request",
             request_id=each.request_id,
@@ -36,7 +36,7 @@ def log_requests(seen: Sequence[RequestRecord]) -> None:
 
 
 class AccessLog:
-    """Logs the same event as JSON lines, in batches, at one fortieth of the cost; a `Listener`.
+    """Logs the same event as JSON lines, in batches, at one fortieth of the cost; an `OnRequestBatch`.
 
     Its fields are from closed sets, numbers, names from the settings, addresses, and ids of harmless letters, so
     nothing needs masking or truncation.
@@ -48,28 +48,28 @@ class AccessLog:
         self._second = -1
         self._second_text = ""
 
-    def __call__(self, seen: Sequence[RequestRecord]) -> None:
+    def __call__(self, records: Sequence[RequestRecord]) -> None:
         """Write one line per record."""
-        self._write("\n".join([self._line(each) for each in seen]), len(seen))
+        self._write("\n".join([self._line(each) for each in records]), len(records))
 
-    def _line(self, seen: RequestRecord) -> str:
-        second = int(seen.ended_at_s)
+    def _line(self, record: RequestRecord) -> str:
+        second = int(record.ended_at_s)
         if second != self._second:
             self._second = second
             self._second_text = datetime.fromtimestamp(second, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S")
         waits = _NO_WAITS
-        if seen.waited_s or seen.upstream_s:
-            times = f'"waited_ms":{seen.waited_s * 1000:.1f},"upstream_ms":{seen.upstream_s * 1000:.1f}'
-            waits = f'{times},"calls":{seen.calls}'
+        if record.waited_s or record.upstream_s:
+            times = f'"waited_ms":{record.waited_s * 1000:.1f},"upstream_ms":{record.upstream_s * 1000:.1f}'
+            waits = f'{times},"calls":{record.calls}'
         return _LINE % (
             self._second_text,
-            (seen.ended_at_s - second) * 1e6,
-            seen.request_id,
-            _members(seen.labels),
-            "null" if seen.client is None else f'"{seen.client}"',
-            "null" if seen.trace_id is None else f'"{seen.trace_id}"',
+            (record.ended_at_s - second) * 1e6,
+            record.request_id,
+            _members(record.labels),
+            "null" if record.client is None else f'"{record.client}"',
+            "null" if record.trace_id is None else f'"{record.trace_id}"',
             waits,
-            seen.duration_s * 1000,
+            record.duration_s * 1000,
         )
 
 

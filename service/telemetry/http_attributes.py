@@ -50,26 +50,26 @@ def server_attributes(scope: Any) -> Attributes:
     return attributes
 
 
-def outcome_attributes(seen: RequestRecord) -> Attributes:
+def outcome_attributes(record: RequestRecord) -> Attributes:
     """Return what is known about a request after it has ended. There is an `error.type` if a fault is not the client's.
 
     A stream that was ended by a problem has the status 200, and the problem's name as its error. The path is that of
     the route: others may hold anything, such as a key in the wrong place.
     """
-    labels = seen.labels
+    labels = record.labels
     route = None if labels.route == UNROUTED else labels.route
     attributes: dict[str, str | int | float | None] = {
         "http.route": route,
         "url.path": route or REDACTED,
         "http.response.status_code": labels.status,
-        "client.address": seen.client,
-        "taskgate.request_id": seen.request_id,
+        "client.address": record.client,
+        "taskgate.request_id": record.request_id,
         "taskgate.caller": labels.caller,
         "taskgate.app": labels.app,
         "taskgate.outcome": labels.outcome,
-        "taskgate.waited_s": seen.waited_s,
-        "taskgate.upstream_s": seen.upstream_s,
-        "taskgate.calls": seen.calls,
+        "taskgate.waited_s": record.waited_s,
+        "taskgate.upstream_s": record.upstream_s,
+        "taskgate.calls": record.calls,
     }
     if labels.status >= 500:
         attributes["error.type"] = str(labels.status)

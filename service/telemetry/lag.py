@@ -9,7 +9,7 @@ from service.telemetry.families import BRIEF_S, Histogram
 EVERY_S = 0.25
 
 
-class Lag:
+class LoopLag:
     """Schedules a wake-up every `EVERY_S` and records how late it runs."""
 
     def __init__(self) -> None:

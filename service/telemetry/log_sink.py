@@ -16,7 +16,7 @@ class LogSink:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._fd = _fd_of(stream)
-        self._is_torn = False
+        self._is_line_incomplete = False
 
     def write(self, lines: str) -> None:
         """Write the lines and a line end. Raise OSError; then none, or only a part, of them was written."""
@@ -27,17 +27,17 @@ class LogSink:
             except ValueError as exc:
                 raise OSError("the stream is closed") from exc
             return
-        end = "\n" if self._is_torn else ""  # so that these lines don't continue one that was cut off
+        end = "\n" if self._is_line_incomplete else ""  # so that these lines don't continue one that was cut off
         rest = memoryview(f"{end}{lines}\n".encode(errors="backslashreplace"))
         whole = len(rest)
         try:
             while rest:
-                rest = rest[self._written(rest) :]
+                rest = rest[self._write_some(rest) :]
         finally:
             if rest.nbytes < whole:
-                self._is_torn = rest.nbytes > 0
+                self._is_line_incomplete = rest.nbytes > 0
 
-    def _written(self, data: memoryview) -> int:
+    def _write_some(self, data: memoryview) -> int:
         """Write as much as the descriptor accepts, and return the number of bytes."""
         assert self._fd is not None  # noqa: S101 - narrows the type
         try:

@@ -39,7 +39,7 @@ _SECRET_TEXTS = re.compile(
     r"""(usersig=)[^&\s"']+ | (\bBearer\s+)[^\s"',]+ | (\b[a-z][a-z0-9+.-]*://[^\s:/@"']*:)[^\s@/"']+(?=@)""",
     re.IGNORECASE | re.VERBOSE,
 )
-_TALKATIVE = ("httpx", "httpcore")
+_VERBOSE_LOGGERS = ("httpx", "httpcore")
 
 
 def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> "LogWriter":
@@ -80,7 +80,7 @@ def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> "Lo
     )
     root.addHandler(writer)
     root.setLevel(number)
-    for name in _TALKATIVE:
+    for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
     logging.captureWarnings(True)
     return writer
@@ -101,7 +101,7 @@ class LogWriter(logging.Handler):
         self._sink = LogSink(stream)
         self._lines: queue.Queue[tuple[str, int] | None] = queue.Queue(QUEUE_MAX_LINES)
         self._reported = 0
-        self._given = self._written = 0
+        self._queued = self._written = 0
         self._thread = threading.Thread(target=self._write, name="logs", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -116,10 +116,10 @@ class LogWriter(logging.Handler):
     def write(self, lines: str, count: int) -> None:
         """Queue all of the lines unchanged, or none of them if the queue is too full."""
         with self.lock or nullcontext():
-            if self._given - self._written + count > QUEUE_MAX_LINES:
+            if self._queued - self._written + count > QUEUE_MAX_LINES:
                 self.lost["queue full"] += count
                 return
-            self._given += count
+            self._queued += count
             self._lines.put_nowait((lines, count))
 
     def close(self) -> None:
@@ -135,8 +135,8 @@ class LogWriter(logging.Handler):
         super().close()
 
     def _write(self) -> None:
-        while (given := self._lines.get()) is not None:
-            lines, count = given
+        while (queued := self._lines.get()) is not None:
+            lines, count = queued
             self._written += count
             try:
                 self._sink.write(lines)

@@ -13,17 +13,17 @@ from service.telemetry.app_states import AppStateCollector
 from service.telemetry.connections import ConnectionMetrics
 from service.telemetry.expiry import ExpiryCollector
 from service.telemetry.families import counters, gauges, histograms
-from service.telemetry.lag import Lag
+from service.telemetry.lag import LoopLag
 from service.telemetry.logs import lost_log_lines
 from service.telemetry.recent_calls import RecentAppCalls
 from service.telemetry.requests import RequestMetrics
-from service.telemetry.state import StateCollector, Watched
+from service.telemetry.state import ObservedParts, StateCollector
 from service.telemetry.store_calls import StoreMetrics
 from service.telemetry.upstream_calls import CalledApp, CallMetrics
 
 
 class Metrics:
-    """Counts events as they occur, in its attributes; after `watch`, also reads the state of other parts."""
+    """Counts events as they occur, in its attributes; after `observe`, also reads the state of other parts."""
 
     def __init__(
         self,
@@ -38,13 +38,13 @@ class Metrics:
         self.calls = CallMetrics(apps, clock=clock)
         self.recent = RecentAppCalls(apps, clock=clock)
         self.redis = StoreMetrics()
-        self.lag = Lag()
+        self.lag = LoopLag()
         self._version = version
         self._reloads: Counter[tuple[str, ...]] = Counter({("ok",): 0, ("refused",): 0})
         self._config_is_good = True
         self._needs_restart = False
         self._config_read_at_s = time.time()
-        self._settle: Callable[[], None] = lambda: None
+        self._flush: Callable[[], None] = lambda: None
         self.registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self.registry)
         for collector in (self, self.requests, self.calls, self.redis):
@@ -54,13 +54,13 @@ class Metrics:
         """Also report the connections of callers."""
         self.registry.register(ConnectionMetrics(server))
 
-    def watch(self, watched: Watched) -> None:
+    def observe(self, parts: ObservedParts) -> None:
         """Also report the state of these parts."""
-        self._settle = watched.settle
+        self._flush = parts.flush
         for collector in (
-            StateCollector(watched),
-            AppStateCollector(watched.apps, self.recent),
-            ExpiryCollector(watched.settings),
+            StateCollector(parts),
+            AppStateCollector(parts.apps, self.recent),
+            ExpiryCollector(parts.settings),
         ):
             self.registry.register(collector)
 
@@ -74,7 +74,7 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the process-wide metrics. Collected first, so that batched records are flushed and counted."""
-        self._settle()
+        self._flush()
         python = platform.python_version()
         yield gauges(
             "taskgate_build_info",

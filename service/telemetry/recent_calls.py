@@ -12,7 +12,7 @@ from service.upstream.verdicts import OK
 
 MINUTE_S = 60
 
-CalledAs = tuple[str, CallKind]
+BudgetKey = tuple[str, CallKind]
 """The app, and the kind of call."""
 
 
@@ -22,21 +22,21 @@ class RecentAppCalls:
     def __init__(self, apps: Iterable[str], *, clock: Callable[[], float], wall: Callable[[], float] = time) -> None:
         self._clock = clock
         self._wall = wall
-        self._succeeded_at_s: dict[CalledAs, float] = {}
-        self._counts: dict[CalledAs, Counter[tuple[int, bool]]] = {
+        self._succeeded_at_s: dict[BudgetKey, float] = {}
+        self._counts: dict[BudgetKey, Counter[tuple[int, bool]]] = {
             (name, kind): Counter() for name in apps for kind in CallKind
         }
 
     def __call__(self, end: UpstreamCallEnd) -> None:
         """Count one call. A query that the upstream refuses is its caller's fault and counts as a success."""
-        called, has_succeeded = (end.call.app, end.call.kind), end.result in (OK, CodeKind.CALLER_FAULT)
+        budget, has_succeeded = (end.call.app, end.call.kind), end.result in (OK, CodeKind.CALLER_FAULT)
         if has_succeeded:
-            self._succeeded_at_s[called] = self._wall()
-        self._counts[called][int(self._clock()), has_succeeded] += 1
-        if len(self._counts[called]) > 4 * MINUTE_S:
-            self._counts[called] = self._last_minute(called)
+            self._succeeded_at_s[budget] = self._wall()
+        self._counts[budget][int(self._clock()), has_succeeded] += 1
+        if len(self._counts[budget]) > 4 * MINUTE_S:
+            self._counts[budget] = self._last_minute(budget)
 
-    def succeeded_at_s(self) -> dict[CalledAs, float]:
+    def succeeded_at_s(self) -> dict[BudgetKey, float]:
         """Return when the last call succeeded, in seconds since the epoch, for each app and kind with such a call."""
         return dict(self._succeeded_at_s)
 
@@ -48,6 +48,6 @@ class RecentAppCalls:
         failed = {"failed": counts[False]} if counts[False] else {}
         return RecentCalls(minute=CallResults(ok=counts[True], failed=failed))
 
-    def _last_minute(self, called: CalledAs) -> Counter[tuple[int, bool]]:
+    def _last_minute(self, budget: BudgetKey) -> Counter[tuple[int, bool]]:
         since_s = int(self._clock()) - MINUTE_S
-        return Counter({key: count for key, count in self._counts[called].items() if key[0] > since_s})
+        return Counter({key: count for key, count in self._counts[budget].items() if key[0] > since_s})

@@ -26,8 +26,8 @@ WAIT_OUTCOMES = (Source.FETCHED.value, Source.JOINED.value, FALLBACK, STREAMED, 
 """Values of `outcome` for waits in line: how the waiting requests ended."""
 
 _NO_PROBLEMS = PAGES | {STREAMED, HUNG_UP, None}
-_NEVER_LINED = DECLINED | {Source.HIT.value, Source.STALE.value, None}
-_ALWAYS_LINED = (Source.FETCHED.value, Source.JOINED.value, "refused")
+_NEVER_WAITED = DECLINED | {Source.HIT.value, Source.STALE.value, None}
+_ALWAYS_WAITED = (Source.FETCHED.value, Source.JOINED.value, "refused")
 
 _FAULT = (TASKS_ROUTE, "GET", "500", "none")
 """Present from the start, as 0, for an alert: Prometheus sees no increase in a series that starts at 1."""
@@ -50,7 +50,7 @@ class _Series:
 
 
 class RequestMetrics:
-    """Counts finished requests; a `Listener`. `callers` returns the caller names that may appear as labels."""
+    """Counts finished requests; an `OnRequestBatch`. `callers` returns the caller names that may appear as labels."""
 
     def __init__(self, *, apps: Collection[str], callers: Callable[[], Collection[str]]) -> None:
         self._apps = frozenset(apps)
@@ -59,12 +59,12 @@ class RequestMetrics:
         self._by_labels: dict[RequestLabels, _Series] = {}
         self._waits: dict[tuple[str, ...], Histogram] = {}
 
-    def __call__(self, seen: Sequence[RequestRecord]) -> None:
+    def __call__(self, records: Sequence[RequestRecord]) -> None:
         """Count the requests."""
-        for each in seen:
+        for each in records:
             series = self._by_labels.get(each.labels)
             if series is None:
-                series = self._admitted(each.labels)
+                series = self._series_for(each.labels)
             series.seconds.observe(each.duration_s)
             if series.waits is not None and (each.waited_s > 0 or series.always_waits):
                 series.waits.observe(each.waited_s)
@@ -106,7 +106,7 @@ class RequestMetrics:
             self._waits,
         )
 
-    def _admitted(self, labels: RequestLabels) -> _Series:
+    def _series_for(self, labels: RequestLabels) -> _Series:
         """Return the series for these labels, replacing names that are not in a closed set."""
         caller, app = labels.caller, labels.app
         if caller is not None and caller not in self._callers():
@@ -119,7 +119,7 @@ class RequestMetrics:
             waits, outcome, kind = None, _wait_outcome_of(labels), CALLS_OF_ROUTES.get(labels.route)
             if outcome is not None and kind is not None:
                 waits = self._waits.setdefault((app or "", kind.value, caller or "", outcome), Histogram(WAIT_S))
-            always_waits = outcome in _ALWAYS_LINED and labels.outcome != UNKNOWN_TASK
+            always_waits = outcome in _ALWAYS_WAITED and labels.outcome != UNKNOWN_TASK
             series = self._series[key] = _Series(waits, always_waits=always_waits)
         if (caller, app) == (labels.caller, labels.app):  # else the name may be known after the next reload
             if len(self._by_labels) >= LABELS_MAX:
@@ -144,7 +144,7 @@ def outcome_of(detail: str | None) -> str:
 def _wait_outcome_of(labels: RequestLabels) -> str | None:
     """Return the member of WAIT_OUTCOMES for requests with these labels; None if they never wait for a turn."""
     detail = labels.outcome
-    if labels.route not in CALLS_OF_ROUTES or detail in _NEVER_LINED:
+    if labels.route not in CALLS_OF_ROUTES or detail in _NEVER_WAITED:
         return None
     if detail == UNKNOWN_TASK:
         return Source.FETCHED.value

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import make_asgi_app
 
@@ -19,7 +19,7 @@ from service.store.redis_store import OnStoreCall
 from service.telemetry.call_log import call_logger
 from service.telemetry.exposition import exposed
 from service.telemetry.metrics import Metrics
-from service.telemetry.state import Watched
+from service.telemetry.state import ObservedParts
 from service.telemetry.traces import traces_of
 from service.telemetry.upstream_calls import CalledApp
 from service.upstream.call_events import CallTracing, OnUpstreamCall
@@ -79,19 +79,19 @@ class Signals:
         if self.metrics is not None:
             self.metrics.reloaded(ok=ok, needs_restart=needs_restart)
 
-    def watch(self, watched: Watched) -> None:
+    def observe(self, parts: ObservedParts) -> None:
         """Include the state of these parts in the metrics, if there are any."""
         if self.metrics is not None:
-            self.metrics.watch(watched)
+            self.metrics.observe(parts)
 
     def add_server(self, server: HttpServer) -> None:
         """Include the connections of callers in the metrics, if there are any."""
         if self.metrics is not None:
             self.metrics.add_server(server)
 
-    def edge(self, app: Any) -> Any:
-        """Return the ASGI application, wrapped in tracing if that is enabled."""
-        return app if self._traces is None else self._traces.edge(app)
+    def traced(self, app: Application) -> Application | None:
+        """Return the ASGI application wrapped in tracing, or None if that is disabled."""
+        return None if self._traces is None else self._traces.traced(app)
 
     @asynccontextmanager
     async def opened(self, *, probes: Application) -> AsyncIterator[None]:

@@ -47,7 +47,7 @@ _CONTEXT_FIELDS = (b"traceparent", b"tracestate")
 
 
 class Traces:
-    """Creates the spans. `edge` wraps the application, `ended` is an observer, `begin` implements `CallTracing`.
+    """Creates the spans. `traced` wraps the application, `ended` is an observer, `begin` implements `CallTracing`.
 
     With `sends_traceparent`, the upstream gets `traceparent` and `tracestate`, too. It belongs to a vendor, so this is
     off by default.
@@ -77,15 +77,15 @@ class Traces:
             with suppress(TimeoutError):
                 await asyncio.wait_for(done.wait(), LAST_EXPORT_S)
 
-    def edge(self, app: App) -> App:
+    def traced(self, app: App) -> App:
         """Return the application with a span around each request; the app sees the trace context of that span."""
 
-        async def traced(scope: Any, receive: Any, send: Any) -> None:
+        async def serve_traced(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] != "http" or scope["path"] in UNTRACED:
                 await app(scope, receive, send)
                 return
-            came = {name: [value for each, value in scope["headers"] if each == name] for name in _CONTEXT_FIELDS}
-            context = trace_context(*(b",".join(came[name]).decode("latin-1") for name in _CONTEXT_FIELDS))
+            incoming = {name: [value for each, value in scope["headers"] if each == name] for name in _CONTEXT_FIELDS}
+            context = trace_context(*(b",".join(incoming[name]).decode("latin-1") for name in _CONTEXT_FIELDS))
             attributes = server_attributes(scope)
             name = span_name(attributes)
             span = self._tracer.start_span(name, context=context, kind=SpanKind.SERVER, attributes=attributes)
@@ -94,15 +94,15 @@ class Traces:
             with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
                 await app(scope, receive, send)
 
-        return traced
+        return serve_traced
 
-    def ended(self, seen: RequestRecord) -> None:
+    def ended(self, record: RequestRecord) -> None:
         """Record the outcome on the request's span. Must be called within that span, if the request has one."""
         span = trace.get_current_span()
         if span.is_recording():
-            _conclude(span, seen)
-        elif not span.get_span_context().is_valid and seen.labels.method == "other":
-            self._record_refused(seen)
+            _set_outcome(span, record)
+        elif not span.get_span_context().is_valid and record.labels.method == "other":
+            self._record_refused(record)
 
     def begin(self, call: UpstreamCall) -> CallTrace:
         """Record a span for the payer's time in line, which ends now, and begin one for the call."""
@@ -125,18 +125,18 @@ class Traces:
         span = self._tracer.start_span("POST", context=parent, kind=SpanKind.CLIENT, attributes=attributes)
         return _CallSpan(span, fields=_fields_of(span) if self._sends_traceparent else ())
 
-    def _record_refused(self, seen: RequestRecord) -> None:
+    def _record_refused(self, record: RequestRecord) -> None:
         """Record a span for input that the server has refused, which has never become a request."""
         attributes = request_attributes("", scheme="http")
-        name, ended_ns = span_name(attributes), int(seen.ended_at_s * 1e9)
+        name, ended_ns = span_name(attributes), int(record.ended_at_s * 1e9)
         span = self._tracer.start_span(
             name,
             context=Context(),
             kind=SpanKind.SERVER,
             attributes=attributes,
-            start_time=ended_ns - int(seen.duration_s * 1e9),
+            start_time=ended_ns - int(record.duration_s * 1e9),
         )
-        _conclude(span, seen)
+        _set_outcome(span, record)
         span.end(ended_ns)
 
 
@@ -171,11 +171,11 @@ class _CallSpan:
         self._span.end()
 
 
-def _conclude(span: Span, seen: RequestRecord) -> None:
-    attributes = outcome_attributes(seen)
+def _set_outcome(span: Span, record: RequestRecord) -> None:
+    attributes = outcome_attributes(record)
     span.set_attributes(attributes)
     if "http.route" in attributes:
-        span.update_name(f"{seen.labels.method} {seen.labels.route}")
+        span.update_name(f"{record.labels.method} {record.labels.route}")
     if "error.type" in attributes:
         span.set_status(StatusCode.ERROR)
 

@@ -26,11 +26,11 @@ def traces_of(
     An endpoint in the environment may be meant for everything in a cluster: if it can't be used it is ignored, with a
     warning.
     """
-    if not _is_wanted(settings, environ):
+    if not _is_enabled(settings, environ):
         return None
     protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), PROTOCOL)
     if settings.otlp_endpoint is None and protocol != PROTOCOL:
-        log.warning("traces.unavailable", reason=f"the protocol is {protocol}; only {PROTOCOL} is spoken")
+        log.warning("traces.unavailable", reason=f"the protocol is {protocol}; only {PROTOCOL} is supported")
         return None
     try:
         from service.telemetry.span_export import provider_of
@@ -42,7 +42,7 @@ def traces_of(
     return Traces(provider, regions=regions, sends_traceparent=settings.send_traceparent)
 
 
-def _is_wanted(settings: TelemetrySettings, environ: Mapping[str, str]) -> bool:
+def _is_enabled(settings: TelemetrySettings, environ: Mapping[str, str]) -> bool:
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     if settings.otlp_endpoint is not None:

@@ -9,14 +9,14 @@ from service.model.queries import Query
 from service.watch.versions import ListVersion, WatchedTask, watched_task
 
 
-class Assembled(msgspec.Struct, frozen=True, kw_only=True):
+class AssembledList(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one pass over all blocks. `missing` are tasks kept in `version` that the pass did not find."""
 
     version: ListVersion
     missing: frozenset[int] = frozenset()
 
 
-def assembled(chunks: Sequence[Chunk], *, query: Query, last: Assembled | None, is_new: bool) -> Assembled:
+def assemble(chunks: Sequence[Chunk], *, query: Query, last: AssembledList | None, is_new: bool) -> AssembledList:
     """Put the blocks of one pass together; `last` is the pass before, `is_new` whether a block was fetched since.
 
     A list that shifts while its blocks are fetched can hide a task between two of them. So a task of a list with
@@ -39,4 +39,4 @@ def assembled(chunks: Sequence[Chunk], *, query: Query, last: Assembled | None, 
         tasks |= {id_: known[id_] for id_ in missing}
     else:
         missing = frozenset()
-    return Assembled(version=ListVersion(tasks.values(), range_=chunks[-1].range), missing=missing)
+    return AssembledList(version=ListVersion(tasks.values(), range_=chunks[-1].range), missing=missing)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Protocol
@@ -16,7 +16,7 @@ from service.model.freshness import CacheDirectives
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Query, Slice
 from service.model.streams import TaskFilter
-from service.watch.assembly import Assembled, assembled
+from service.watch.assembly import AssembledList, assemble
 from service.watch.changes import TaskChange, task_changes
 from service.watch.version_store import VersionStore
 from service.watch.versions import ListVersion
@@ -48,17 +48,20 @@ class ChunkSource(Protocol):
 
 
 class WatchPayer(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A watch in whose caller's turn blocks may be fetched; `caller_now` raises if it may no longer read the list."""
+    """A watch in whose caller's turn blocks may be fetched.
+
+    `current_caller` returns the caller with its current rights, and raises if it may no longer read the list.
+    """
 
     caller_name: str
-    caller_now: Callable[[], Awaitable[Caller]]
+    current_caller: Callable[[], Caller]
 
 
-class Present(msgspec.Struct, frozen=True, kw_only=True):
+class FeedState(msgspec.Struct, frozen=True, kw_only=True):
     """The list as currently known; `serial` increases with each pass over its blocks.
 
     `as_of_ms` is when the oldest of its blocks was fetched, in milliseconds since the epoch; `is_stale` says that this
-    is too long ago, `trouble` why the last pass failed, `ended` why there will be no other.
+    is too long ago, `error` why the last pass failed, `ended` why there will be no other.
     """
 
     serial: int
@@ -66,7 +69,7 @@ class Present(msgspec.Struct, frozen=True, kw_only=True):
     total: int = 0
     as_of_ms: int = 0
     is_stale: bool = False
-    trouble: Exception | None = None
+    error: Exception | None = None
     ended: Exception | None = None
 
 
@@ -87,7 +90,7 @@ class Feed:
     ) -> None:
         """`make_room` is called after each pass: it ends lists, perhaps this one, if all of them use too much
         memory."""
-        self.now = Present(serial=0)
+        self.state = FeedState(serial=0)
         self._source = source
         self._store = store
         self._query = query
@@ -98,8 +101,8 @@ class Feed:
         self._clock = clock
         self._payers: OrderedDict[WatchPayer, None] = OrderedDict()
         self._versions: OrderedDict[str, ListVersion] = OrderedDict()
-        self._news = asyncio.Event()
-        self._last: Assembled | None = None
+        self._changed = asyncio.Event()
+        self._last: AssembledList | None = None
         self._newest_ms = 0
         self._stored_at_s = 0.0
         self._loop: asyncio.Task[None] | None = None
@@ -114,8 +117,8 @@ class Feed:
     @property
     def size_bytes(self) -> int:
         """The approximate memory of the list and its versions."""
-        now = self.now.version
-        tasks = 0 if now is None else len(now.tasks) * TASK_BYTES + now.text_bytes
+        current = self.state.version
+        tasks = 0 if current is None else len(current.tasks) * TASK_BYTES + current.text_bytes
         return tasks + ENTRY_BYTES * sum(len(version.tasks) for version in self._versions.values())
 
     @property
@@ -137,28 +140,28 @@ class Feed:
                 self._loop.cancel()
                 self._loop = None
 
-    async def after(self, serial: int, *, timeout_s: float) -> Present:
+    async def after(self, serial: int, *, timeout_s: float) -> FeedState:
         """Wait for a change since `serial`, or for the timeout; return the list as known then."""
-        if self.now.serial == serial:
+        if self.state.serial == serial:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), timeout_s)
-        return self.now
+                await asyncio.wait_for(self._changed.wait(), timeout_s)
+        return self.state
 
     def end(self, error: Exception) -> None:
         """End all watchers' streams."""
-        self._publish(msgspec.structs.replace(self.now, ended=error))
+        self._publish(msgspec.structs.replace(self.state, ended=error))
 
-    def give_up(self, error: Exception) -> None:
+    def drop(self, error: Exception) -> None:
         """End like `end`, at once, and release the list's memory."""
         self._versions.clear()
         self._last = None
         self.changes.cache_clear()
         self.count.cache_clear()
-        self._publish(Present(serial=self.now.serial, ended=error))
+        self._publish(FeedState(serial=self.state.serial, ended=error))
         if self._loop is not None and self._loop is not asyncio.current_task():
             self._loop.cancel()
 
-    def recent(self, name: str) -> ListVersion | None:
+    def remembered(self, name: str) -> ListVersion | None:
         """Return one of the last `versions_max` versions."""
         return self._versions.get(name)
 
@@ -166,7 +169,7 @@ class Feed:
         """Return a version that this replica or Redis remembers."""
         return self._versions.get(name) or await self._store.get(self._query.app, name)
 
-    async def keep(self, version: ListVersion) -> None:
+    async def remember(self, version: ListVersion) -> None:
         """Remember a version, here and in Redis; an already known one keeps its tasks' text."""
         is_known = version.name in self._versions
         if not is_known or version.has_records:
@@ -187,10 +190,10 @@ class Feed:
 
     async def _renew(self) -> None:
         failures = 0
-        while self.now.ended is None:
+        while self.state.ended is None:
             try:
-                chunks = await self._pass()
-                await self._take(chunks)
+                chunks = await self._read_blocks()
+                await self._apply(chunks)
             except RangeTooWide as exc:
                 self.end(exc)
                 return
@@ -198,17 +201,17 @@ class Feed:
                 if not isinstance(exc, TaskgateError):
                     log.exception("watch.pass_failed", app=self._query.app)
                 failures += 1
-                self._publish(msgspec.structs.replace(self.now, is_stale=True, trouble=exc))
+                self._publish(msgspec.structs.replace(self.state, is_stale=True, error=exc))
                 await asyncio.sleep(min(RETRY_MIN_S * 2 ** (failures - 1), RETRY_MAX_S))
                 continue
             failures = 0
             self._make_room()
-            if self.now.ended is not None:
+            if self.state.ended is not None:
                 return
             due_s = min(chunk.fetched_at_ms / 1000 + chunk.lifetime_s for chunk in chunks) - self._clock()
-            await asyncio.sleep(max(due_s, RETRY_MIN_S if self.now.is_stale else RENEW_MIN_S))
+            await asyncio.sleep(max(due_s, RETRY_MIN_S if self.state.is_stale else RENEW_MIN_S))
 
-    async def _pass(self) -> list[Chunk]:
+    async def _read_blocks(self) -> list[Chunk]:
         """Read all blocks, each in the turn of the caller that is due to pay."""
         chunks: list[Chunk] = []
         offset: int | None = 0
@@ -236,32 +239,32 @@ class Feed:
             payer = next(iter(self._payers))
             self._payers.move_to_end(payer)
             try:
-                return await payer.caller_now()
+                return payer.current_caller()
             except TaskgateError as exc:
                 refused = exc
         raise refused or ShuttingDown
 
-    async def _take(self, chunks: list[Chunk]) -> None:
+    async def _apply(self, chunks: list[Chunk]) -> None:
         """Apply the result of a pass."""
         newest_ms = max(chunk.fetched_at_ms for chunk in chunks)
         is_new, self._newest_ms = newest_ms > self._newest_ms, newest_ms
-        self._last = assembled(chunks, query=self._query, last=self._last, is_new=is_new)
+        self._last = assemble(chunks, query=self._query, last=self._last, is_new=is_new)
         version = self._last.version
         self.changes.cache_clear()
         self.count.cache_clear()
-        await self.keep(version)
+        await self.remember(version)
         self._publish(
-            Present(
-                serial=self.now.serial,
+            FeedState(
+                serial=self.state.serial,
                 version=version,
                 total=chunks[-1].total,
                 as_of_ms=min(chunk.fetched_at_ms for chunk in chunks),
                 is_stale=any(chunk.source is Source.STALE for chunk in chunks),
-                ended=self.now.ended,
+                ended=self.state.ended,
             )
         )
 
-    def _publish(self, now: Present) -> None:
-        self.now = msgspec.structs.replace(now, serial=self.now.serial + 1)
-        self._news.set()
-        self._news = asyncio.Event()
+    def _publish(self, state: FeedState) -> None:
+        self.state = msgspec.structs.replace(state, serial=self.state.serial + 1)
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from service.model.callers import Caller
@@ -87,7 +87,7 @@ class Feeds:
 
     @contextmanager
     def watcher(
-        self, query: Query, only: TaskFilter, *, caller: Caller, caller_now: Callable[[], Awaitable[Caller]]
+        self, query: Query, only: TaskFilter, *, caller: Caller, current_caller: Callable[[], Caller]
     ) -> Iterator[Watcher]:
         """Watch a query while entered. Raise ShuttingDown and TooManyWatchers."""
         if self._leaving:
@@ -106,11 +106,11 @@ class Feeds:
             only,
             tag=watch_tag(query, only),
             clock=self._clock,
-            caller_now=caller_now,
+            current_caller=current_caller,
         )
         self._watchers[caller.name] += 1
         try:
-            with feed.watched_by(WatchPayer(caller_name=caller.name, caller_now=caller_now)):
+            with feed.watched_by(WatchPayer(caller_name=caller.name, current_caller=current_caller)):
                 yield watcher
         finally:
             self._watchers[caller.name] -= 1
@@ -119,7 +119,7 @@ class Feeds:
             if not len(feed) and self._feeds.get(query) is feed:
                 del self._feeds[query]
 
-    def counter(self, app: str, caller: str) -> "WatchCounter":
+    def counter(self, app: str, caller: str) -> WatchCounter:
         """Return the counter of a watch that begins now."""
         count = self._usage.get(app)
 
@@ -160,5 +160,5 @@ class Feeds:
                 held.update(dict.fromkeys(feed.callers, size))
             least = {feed: min((held[name] for name in feed.callers), default=math.inf) for feed in sizes}
             worst = max(sizes, key=lambda feed: (least[feed], sizes[feed]))
-            worst.give_up(TooManyWatchers(bound=bound, of="bytes of lists"))
+            worst.drop(TooManyWatchers(bound=bound, of="bytes of lists"))
             del sizes[worst]

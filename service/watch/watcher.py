@@ -1,7 +1,7 @@
 """One watcher of a list: determines what to send next from the last version sent and the current list."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import islice
 
 from service.model.callers import Caller
@@ -20,7 +20,7 @@ from service.watch.events import (
     event_id,
     position_of,
 )
-from service.watch.feed import Feed, Present
+from service.watch.feed import Feed, FeedState
 from service.watch.versions import ListVersion
 
 BATCH = 25
@@ -30,7 +30,7 @@ Batch = Sequence[IdentifiedEvent]
 
 
 class Watcher:
-    """Follows a feed. `caller_now` returns the caller, or raises if it may no longer read the list.
+    """Follows a feed. `current_caller` returns the caller, or raises if it may no longer read the list.
 
     A watcher keeps only the name of the last version sent: if a client is so slow that the feed has forgotten that
     version, it starts over.
@@ -43,28 +43,28 @@ class Watcher:
         *,
         tag: str,
         clock: Callable[[], float],
-        caller_now: Callable[[], Awaitable[Caller]],
+        current_caller: Callable[[], Caller],
     ) -> None:
-        self._caller_now = caller_now
+        self._current_caller = current_caller
         self._feed = feed
         self._only = only
         self._tag = tag
         self._clock = clock
-        self._held: str | None = None
-        self._is_told_stale = False
+        self._sent_version: str | None = None
+        self._is_stale_sent = False
 
-    async def ready(self, *, patience_s: float) -> Present:
+    async def ready(self, *, patience_s: float) -> FeedState:
         """Wait until the list is known. Raise the error that prevents it, or WaitTooLong."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + patience_s
-        while (now := self._feed.now).version is None or now.ended is not None:
-            if error := now.ended or now.trouble:
+        while (state := self._feed.state).version is None or state.ended is not None:
+            if error := state.ended or state.error:
                 raise error
             left_s = ends_s - loop.time()
             if left_s <= 0:
                 raise WaitTooLong(place=1, estimate_s=0.0, patience_s=patience_s)
-            await self._feed.after(now.serial, timeout_s=left_s)
-        return now
+            await self._feed.after(state.serial, timeout_s=left_s)
+        return state
 
     async def batches(self, *, last_id: str | None, idle_s: float) -> AsyncIterator[Batch]:
         """Yield the events to send next; an empty batch after `idle_s` without any, so that the connection stays in
@@ -74,47 +74,47 @@ class Watcher:
         sent, if that position is still known. The last batch holds an `EndEvent`.
         """
         held = await self._resumed(last_id)
-        self._held = None if held is None else held.name
+        self._sent_version = None if held is None else held.name
         if last_id and held is None:
             yield (self._identified(ResetEvent()),)
-        now, seen = self._feed.now, -1
+        state, seen = self._feed.state, -1
         while True:
             try:
-                await self._caller_now()
+                self._current_caller()
             except TaskgateError as exc:
                 yield (self._identified(EndEvent(error=exc)),)
                 return
-            if now.serial != seen:
-                for batch in self._news(now):
+            if state.serial != seen:
+                for batch in self._updates(state):
                     yield batch
             else:
                 yield ()
-            if now.ended is not None:
-                yield (self._identified(EndEvent(error=now.ended)),)
+            if state.ended is not None:
+                yield (self._identified(EndEvent(error=state.ended)),)
                 return
-            seen = now.serial
-            now = await self._feed.after(seen, timeout_s=idle_s)
+            seen = state.serial
+            state = await self._feed.after(seen, timeout_s=idle_s)
 
-    def _news(self, now: Present) -> Iterator[Batch]:
+    def _updates(self, state: FeedState) -> Iterator[Batch]:
         """Yield the changes from the last version sent to the current list."""
-        version = now.version
-        if version is not None and version.name != self._held:
-            if self._held is None or self._feed.recent(self._held) is None:
-                if self._held is not None:
+        version = state.version
+        if version is not None and version.name != self._sent_version:
+            if self._sent_version is None or self._feed.remembered(self._sent_version) is None:
+                if self._sent_version is not None:
                     yield (self._identified(ResetEvent()),)
                 yield from self._whole(version)
             else:
-                yield from self._changes(self._held, version)
-            self._held = version.name
-        if version is not None and not now.is_stale:
-            self._is_told_stale = False
+                yield from self._changes(self._sent_version, version)
+            self._sent_version = version.name
+        if version is not None and not state.is_stale:
+            self._is_stale_sent = False
             count = self._feed.count(version, self._only)
-            age_s = max(self._clock() - now.as_of_ms / 1000, 0.0)
-            synced = SyncedEvent(count=count, total=now.total, as_of_ms=now.as_of_ms, age_s=age_s)
+            age_s = max(self._clock() - state.as_of_ms / 1000, 0.0)
+            synced = SyncedEvent(count=count, total=state.total, as_of_ms=state.as_of_ms, age_s=age_s)
             yield (self._identified(synced),)
-        elif now.is_stale and not self._is_told_stale:
-            self._is_told_stale = True
-            yield (self._identified(StaleEvent(error=now.trouble, as_of_ms=now.as_of_ms)),)
+        elif state.is_stale and not self._is_stale_sent:
+            self._is_stale_sent = True
+            yield (self._identified(StaleEvent(error=state.error, as_of_ms=state.as_of_ms)),)
 
     def _whole(self, version: ListVersion) -> Iterator[Batch]:
         unknown = event_id(self._tag, None)
@@ -133,7 +133,7 @@ class Watcher:
             ]
 
     def _identified(self, event: WatchEvent) -> IdentifiedEvent:
-        position = None if self._held is None else WatchPosition(target=self._held)
+        position = None if self._sent_version is None else WatchPosition(target=self._sent_version)
         return IdentifiedEvent(id=event_id(self._tag, position), event=event)
 
     async def _resumed(self, last_id: str | None) -> ListVersion | None:
@@ -149,5 +149,5 @@ class Watcher:
             steps = task_changes(base.tasks, held, self._only)[: position.done]
             held = ListVersion(with_changes(base.tasks, steps).values(), range_=held.range)
         if held is not None:
-            await self._feed.keep(held)
+            await self._feed.remember(held)
         return held

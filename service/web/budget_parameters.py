@@ -3,7 +3,7 @@
 from service.model.callers import Caller
 from service.model.calls import CallKind
 from service.model.errors import Fault
-from service.web.parameters import Example, Parameter, app_for
+from service.web.parameters import Example, Parameter, resolve_app
 from service.web.query_string import read_query_string
 
 _CALLS = tuple(kind.value for kind in CallKind)
@@ -37,4 +37,4 @@ def read_budget(query_string: bytes, *, caller: Caller) -> tuple[str, CallKind]:
             kind = read_call(texts["call"])
         except ValueError as exc:
             faults.append(Fault(parameter="call", detail=str(exc)))
-    return app_for(texts.get("app"), caller, faults=faults), kind
+    return resolve_app(texts.get("app"), caller, faults=faults), kind

@@ -8,7 +8,7 @@ import msgspec
 from service.model.freshness import CacheDirectives
 from service.model.origin import FetchCost
 from service.model.pages import Obtained
-from service.web.headers.conditional import holds
+from service.web.headers.conditional import matches_etag
 from service.web.headers.encoding import Encodings
 from service.web.headers.freshness import freshness_fields
 from service.web.responses import JSON, Header, Response
@@ -64,7 +64,7 @@ def cacheable_response(
         wait_applied_s=wait_applied_s,
         now_s=now_s,
     )
-    if holds(if_none_match, rendered.etag):
+    if matches_etag(if_none_match, rendered.etag):
         return CacheableResponse(obtained, status=304, headers=fields)
     headers = (*fields, *rendered.fields, (b"content-type", JSON))
     coding = encodings.choose(accept_encoding, body_bytes=len(rendered.body))

@@ -1,7 +1,7 @@
 """`GET /tasks` as server-sent events: the current list, then its changes (WHATWG HTML, section 9.2)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
 from service.server.asgi import Send
 from service.watch.feeds import Feeds, WatchCounter
-from service.watch.watcher import Batch, Watcher
+from service.watch.watcher import Watcher
 from service.web.hangup import unless_hung_up
 from service.web.headers.freshness import VARY
 from service.web.identify import Access
@@ -63,26 +63,21 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers]})
         self._context.outcome = STREAMED
         if not self._context.is_head:
-            await self._sent(send, RETRY)
+            await self._send_part(send, RETRY)
             counter = self._counter()
             try:
-                async for batch in self._batches():
+                async for batch in self._watcher.batches(last_id=self._last_id, idle_s=self._idle_s):
                     counter.sent([name_of(each.event) for each in batch])
-                    await self._sent(send, self._encoded(batch) or KEEP_ALIVE)
+                    events = b"".join(encoded_event(each, problem=self._problem) for each in batch)
+                    await self._send_part(send, events or KEEP_ALIVE)
             finally:
                 counter.sent(())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _batches(self) -> AsyncIterator[Batch]:
-        return self._watcher.batches(last_id=self._last_id, idle_s=self._idle_s)
-
-    async def _sent(self, send: Send, body: bytes) -> None:
+    async def _send_part(self, send: Send, body: bytes) -> None:
         await asyncio.wait_for(
             send({"type": "http.response.body", "body": body, "more_body": True}), self._reader_max_s
         )
-
-    def _encoded(self, batch: Batch) -> bytes:
-        return b"".join(encoded_event(each, problem=self._problem) for each in batch)
 
     def _problem(self, error: Exception, *, is_last: bool) -> Problem:
         if is_last:
@@ -109,7 +104,9 @@ class WatchEndpoint:
         with ExitStack() as stack:
             access = Access(context, self._callers, request.caller, app=request.query.app, clock=self._clock)
             watcher = stack.enter_context(
-                self._feeds.watcher(request.query, request.only, caller=request.caller, caller_now=access.caller_now)
+                self._feeds.watcher(
+                    request.query, request.only, caller=request.caller, current_caller=access.current_caller
+                )
             )
             began_s = asyncio.get_running_loop().time()
             try:

@@ -11,7 +11,7 @@ from service.model.callers import Caller
 from service.model.errors import SigningKeyUnknown, TaskgateError, Unauthenticated
 from service.observe.request import RequestContext, context_of
 from service.web.interfaces import Callers
-from service.web.parameters import readable
+from service.web.parameters import check_access
 
 T = TypeVar("T")
 
@@ -48,31 +48,27 @@ class Access:
         self._clock = clock
         self._note(caller)
 
-    def now(self) -> Caller:
+    def current_caller(self) -> Caller:
         """Return the caller with its current rights, which a reload may have changed.
 
         Raise the errors of `Callers.identify`, and UnknownApp or NotAllowed if the caller may no longer read the app.
         """
         if self._callers.generation != self._generation or self._until_s is None:
             caller = self._callers.identify(self._authorization)
-            readable(self._app, caller)
+            check_access(self._app, caller)
             self._note(caller)
         elif self._clock() >= self._until_s:
             raise Unauthenticated(presented=True)
         return self._caller
 
-    async def caller_now(self) -> Caller:
-        """Like `now`, as a coroutine."""
-        return self.now()
-
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of `work`. If the right ends first, cancel the work and raise the error of `now`."""
-        async with self.held():
+        """Return the result of `work`; if the right ends first, cancel it and raise the error of `current_caller`."""
+        async with self.enforced():
             return await work
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """Cancel the body of the context when the right ends, and raise the error of `now`.
+    async def enforced(self) -> AsyncIterator[None]:
+        """Cancel the body of the context when the right ends, and raise the error of `current_caller`.
 
         Cancellation also leaves the line, so that no turn is used for a caller that may not read the response.
         """
@@ -88,7 +84,7 @@ class Access:
             if lost:
                 return
             try:
-                self.now()
+                self.current_caller()
             except TaskgateError as exc:
                 lost.append(exc)
                 task.cancel()

@@ -14,12 +14,12 @@ class InFlight:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
-    def one_of(self, caller: Caller) -> "_Counted":
+    def track(self, caller: Caller) -> "_TrackedRequest":
         """Return a context that counts one request. Entering raises LineFull if the caller is at its bound."""
-        return _Counted(self._counts, caller)
+        return _TrackedRequest(self._counts, caller)
 
 
-class _Counted:
+class _TrackedRequest:
     __slots__ = ("_caller", "_counts")
 
     def __init__(self, counts: dict[str, int], caller: Caller) -> None:

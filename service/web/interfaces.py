@@ -12,7 +12,7 @@ from service.model.pages import Chunk, FoundTask, Page, PageRequest, Readiness, 
 class GatewayAPI(Protocol):
     """The use cases. Methods raise the errors of `service.model.errors` and may be cancelled at any time."""
 
-    def recall(self, request: PageRequest) -> Page | None:
+    def page_from_memory(self, request: PageRequest) -> Page | None:
         """Return the requested slice if it needs no await, else None."""
         ...
 

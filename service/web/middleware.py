@@ -22,7 +22,7 @@ from service.observe.request import (
 )
 from service.server.asgi import Client, Messages, Scope
 from service.web.client_address import PEERS, ClientAddresses
-from service.web.headers.origin import foreign_status
+from service.web.headers.origin import cross_origin_status
 from service.web.problems.handlers import failure_response, rejection_response
 from service.web.responses import NOSNIFF, Header
 
@@ -66,7 +66,7 @@ class RequestMiddleware:
         outgoing = _Outgoing(send, context.request_id, is_head=method == "HEAD")
         refused = _refused_status(scope, fields, fields_bytes)
         if refused is None:
-            refused = foreign_status(method, fields, is_open=self._is_open)
+            refused = cross_origin_status(method, fields, is_open=self._is_open)
         if method == "HEAD":
             scope["method"] = "GET"
         try:

@@ -32,9 +32,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     missing: int
 
 
-def render(page: Page, *, path: str, link_query: str) -> Rendered:
+def render_page(page: Page, *, path: str, link_query: str) -> Rendered:
     """Return the body, joined from the stored bytes of the tasks, and the header fields derived from it."""
-    envelope, etag = _envelope(page), etag_of(page)
+    envelope, etag = _envelope(page), _etag(page)
     return Rendered(
         body=b"".join((envelope, page.body, b"]}")),
         etag=etag,
@@ -43,7 +43,7 @@ def render(page: Page, *, path: str, link_query: str) -> Rendered:
     )
 
 
-def etag_of(page: Page) -> bytes:
+def _etag(page: Page) -> bytes:
     """Return a weak entity tag (RFC 9110, 8.8.1) over total, slice and tasks.
 
     The body also contains the time of the fetch and the resolved ends of relative ranges, which change with each
@@ -51,11 +51,6 @@ def etag_of(page: Page) -> bytes:
     restarts, and in every content coding.
     """
     return weak_tag(b"%d,%d,%d," % (page.total, page.slice.offset, page.slice.limit), page.body)
-
-
-def body_of(page: Page) -> bytes:
-    """Return the JSON text of a page."""
-    return b"".join((_envelope(page), page.body, b"]}"))
 
 
 def _envelope(page: Page) -> bytes:

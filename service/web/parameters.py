@@ -32,10 +32,9 @@ NO_APP = Fault(parameter="app", detail="is required: this caller may read more t
 NDJSON = "application/x-ndjson"
 """The form of streams."""
 
-_OF_PAGES = ("limit",)
 _NO_PAGE = "is for pages only: a stream continues to the end of the list"
 
-REMEMBERED_MAX, REMEMBERED_MAX_BYTES = 1000, 500
+CACHED_MAX, CACHED_MAX_BYTES = 1000, 500
 """How many query strings are kept parsed, and up to which length."""
 
 _DAY_S = 86_400
@@ -77,7 +76,7 @@ class TaskParameters(msgspec.Struct, frozen=True, kw_only=True):
         return (getattr(self, name) for name in self.__struct_fields__)
 
 
-class _Written(msgspec.Struct, frozen=True, kw_only=True):
+class _ParsedQuery(msgspec.Struct, frozen=True, kw_only=True):
     """The time-independent content of a query string; `has_app` says whether it names an app."""
 
     query: Query
@@ -179,7 +178,7 @@ def app_parameter(description: str) -> Parameter[str]:
     )
 
 
-def readable(app: str, caller: Caller) -> str:
+def check_access(app: str, caller: Caller) -> str:
     """Return the app if the caller may read it. Raise UnknownApp, or NotAllowed if its existence is no secret."""
     if app not in caller.apps:
         raise NotAllowed("this caller may not read this app") if app in caller.knows else UnknownApp
@@ -254,7 +253,7 @@ class TasksReader:
         parameters = tuple(task_parameters(settings))
         self._names = {parameter.name.encode(): parameter.name for parameter in parameters}
         self._readers = {parameter.name: parameter.read for parameter in parameters}
-        self._read_again = lru_cache(maxsize=REMEMBERED_MAX)(self._read)
+        self._read_cached = lru_cache(maxsize=CACHED_MAX)(self._read)
 
     def read(
         self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False, divided: bool = False
@@ -265,23 +264,23 @@ class TasksReader:
 
         Raise BadRequest with all faults; if there are none, UnknownApp or NotAllowed.
         """
-        read = self._read_again if len(query_string) <= REMEMBERED_MAX_BYTES else self._read
-        written = read(query_string, only_app(caller), streamed)
-        query, faults, settings = written.query, list(written.faults), self.settings
+        read = self._read_cached if len(query_string) <= CACHED_MAX_BYTES else self._read
+        parsed = read(query_string, only_app(caller), streamed)
+        query, faults, settings = parsed.query, list(parsed.faults), self.settings
         faulty = {fault.parameter for fault in faults}
-        if not written.has_app and "app" not in faulty and len(caller.apps) > 1:
+        if not parsed.has_app and "app" not in faulty and len(caller.apps) > 1:
             faults.append(NO_APP)
         if faulty.isdisjoint(("since", "until")):
             faults += _range_faults(query, settings, now_s, divided=divided)
         if faults:
             raise BadRequest(*faults[:FAULTS_MAX])
-        readable(query.app, caller)
+        check_access(query.app, caller)
         parts = _parts(query, settings, now_s) if divided else (query,)
         return ParsedRequest(
-            query=query, parts=parts, slice=written.slice, only=written.only, link_query=written.link_query
+            query=query, parts=parts, slice=parsed.slice, only=parsed.only, link_query=parsed.link_query
         )
 
-    def _read(self, query_string: bytes, default_app: str, streamed: bool) -> _Written:
+    def _read(self, query_string: bytes, default_app: str, streamed: bool) -> _ParsedQuery:
         texts, faults = read_query_string(query_string, known=self._names)
         settings = self.settings
         given: dict[str, Any] = {}
@@ -290,9 +289,9 @@ class TasksReader:
                 given[name] = self._readers[name](text)
             except ValueError as exc:
                 faults.append(Fault(parameter=name, detail=str(exc)))
-        if streamed:
-            faults.extend(Fault(parameter=name, detail=_NO_PAGE) for name in _OF_PAGES if name in texts)
-        return _Written(
+        if streamed and "limit" in texts:
+            faults.append(Fault(parameter="limit", detail=_NO_PAGE))
+        return _ParsedQuery(
             query=Query(
                 app=given.get("app") or default_app,
                 since=given.get("since", settings.since),
@@ -311,16 +310,16 @@ class TasksReader:
         )
 
 
-def app_for(app: str | None, caller: Caller, *, faults: list[Fault]) -> str:
+def resolve_app(app: str | None, caller: Caller, *, faults: list[Fault]) -> str:
     """Return the app that a request names, or the only one that the caller may read.
 
-    Raise BadRequest if there are `faults`, or the app must be named; UnknownApp or NotAllowed as `readable` does.
+    Raise BadRequest if there are `faults`, or the app must be named; UnknownApp or NotAllowed as `check_access` does.
     """
     if not faults and app is None and len(caller.apps) > 1:
         raise BadRequest(NO_APP)
     if faults:
         raise BadRequest(*faults)
-    return readable(app or only_app(caller), caller)
+    return check_access(app or only_app(caller), caller)
 
 
 def only_app(caller: Caller) -> str:

@@ -11,7 +11,7 @@ FAULTS_MAX = 20
 """Maximum number of faults in one response."""
 
 _NAME_MAX = 40
-_HARMLESS = (0x21, 0x7E)
+_PRINTABLE = (0x21, 0x7E)
 _MARKUP = b"<>\"'&\\"
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -28,7 +28,7 @@ def read_query_string(query_string: bytes, *, known: Mapping[bytes, str]) -> tup
         raw_name, _, raw_value = pair.partition(b"=")
         name = known.get(raw_name) or known.get(_unquoted(raw_name) or b"")
         if name is None:
-            _add(faults, _shown(raw_name), "is not a parameter of this resource")
+            _add(faults, _escaped(raw_name), "is not a parameter of this resource")
             continue
         if name in seen:
             _add(faults, name, "must be given once")
@@ -70,9 +70,9 @@ def _decoded(raw: bytes) -> str | None:
         return None
 
 
-def _shown(raw: bytes) -> str:
+def _escaped(raw: bytes) -> str:
     """Return an unknown name in a form that is safe to echo: percent-encoded, printable ASCII only, and truncated."""
     safe = (
-        chr(byte) if _HARMLESS[0] <= byte <= _HARMLESS[1] and byte not in _MARKUP else f"%{byte:02X}" for byte in raw
+        chr(byte) if _PRINTABLE[0] <= byte <= _PRINTABLE[1] and byte not in _MARKUP else f"%{byte:02X}" for byte in raw
     )
     return "".join(itertools.islice(safe, _NAME_MAX))[:_NAME_MAX]

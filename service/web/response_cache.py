@@ -27,13 +27,13 @@ from service.server.asgi import Application, Client, EncodedResponse
 from service.server.response_head import head_lines
 from service.web.cacheable_response import CACHEABLE, CacheableResponse
 from service.web.client_address import PEERS, ClientAddresses
-from service.web.headers.ratelimit import STATE
+from service.web.headers.ratelimit import RATELIMIT
 from service.web.middleware import FIELDS_MAX_BYTES, request_id_of
 from service.web.responses import NOSNIFF, Header, Response
 
 # Requests with any of these fields bypass the cache.
-_STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
-_OF_THE_MOMENT = frozenset((b"age", b"cache-status", b"server-timing", STATE.lower().encode()))
+_BYPASS_FIELDS = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
+_VOLATILE_FIELDS = frozenset((b"age", b"cache-status", b"server-timing", RATELIMIT.lower().encode()))
 # Memory overhead of an entry without its body, fields and key, and of a head, which is held twice: measured with
 # tracemalloc.
 _ENTRY_BYTES = 1850
@@ -45,7 +45,7 @@ Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, 
 SEEN_MAX = 10_000
 """How many requests are remembered as seen before, by the hash of their key."""
 
-_HEADS_PART = 8
+_HEADS_FRACTION = 8
 """The fraction of the memory that is for the heads of requests: one in this many."""
 
 STEP_BACK_S = 1.0
@@ -80,7 +80,7 @@ class _CachedResponse:
         self.age_s = -1
         self.status = response.status
         self.body = response.body
-        self.stable_headers = (*(field for field in response.sent_headers if field[0] not in _OF_THE_MOMENT), NOSNIFF)
+        self.stable_headers = (*(field for field in response.sent_headers if field[0] not in _VOLATILE_FIELDS), NOSNIFF)
         self.fetched_at_s = fetched_at_s
         self.lifetime_s = lifetime_s
         self.ends_at_s = ends_at_s
@@ -124,7 +124,7 @@ class ResponseCache:
         self._clock = clock
         self._wall = wall
         self._max_bytes = max_bytes
-        heads_bytes = max_bytes // _HEADS_PART
+        heads_bytes = max_bytes // _HEADS_FRACTION
         self._responses: LruTable[Key, _CachedResponse] = LruTable(
             max_bytes - heads_bytes, size_of=lambda key, response: response.size_bytes(key)
         )
@@ -177,7 +177,7 @@ class ResponseCache:
 
     def lookup(self, scope: Any, head: bytes) -> EncodedResponse | None:
         """Return the cached response and report the request, or return None if there is none."""
-        request = _recognize(scope, most_bytes=len(head))
+        request = _recognize(scope, max_bytes=len(head))
         served = request and self._serve(*request, scope["client"])
         if not request or not served:
             return None
@@ -261,16 +261,16 @@ class ResponseCache:
         return is_first
 
 
-def _recognize(scope: Any, *, most_bytes: float = math.inf) -> tuple[Key, HeaderFields] | None:
+def _recognize(scope: Any, *, max_bytes: float = math.inf) -> tuple[Key, HeaderFields] | None:
     """Return the key of the response to a request, and the request's fields, or None if no cached response may answer
-    it. Its fields have at most `most_bytes`."""
+    it. Its fields have at most `max_bytes`."""
     if scope["type"] != "http" or scope["method"] != "GET":
         return None
     lines = scope["headers"]
     fields = dict(lines)
-    if len(fields) != len(lines) or not fields.keys().isdisjoint(_STEERING):
+    if len(fields) != len(lines) or not fields.keys().isdisjoint(_BYPASS_FIELDS):
         return None
-    if most_bytes > FIELDS_MAX_BYTES and _size_bytes(fields) > FIELDS_MAX_BYTES:
+    if max_bytes > FIELDS_MAX_BYTES and _size_bytes(fields) > FIELDS_MAX_BYTES:
         return None
     return _key(scope, fields), fields
 

@@ -9,6 +9,7 @@ from service.model.queries import rfc3339
 from service.watch.changes import RemovalReason, TaskAdded, TaskChanged, TaskRemoved
 from service.watch.events import EndEvent, IdentifiedEvent, ListedEvent, ResetEvent, StaleEvent, SyncedEvent, WatchEvent
 from service.web.problems.from_errors import Problem
+from service.web.stream import one_line
 
 EVENT_STREAM = "text/event-stream"
 RETRY_MS = 2_000
@@ -93,9 +94,9 @@ def _data(event: WatchEvent, problem: ProblemMaker) -> bytes:
     data: msgspec.Struct
     match event:
         case ListedEvent(task=task) | TaskAdded(task=task):
-            return _one_line(task.record)
+            return one_line(task.record)
         case TaskChanged(task=task, fields=fields):
-            data = ChangedData(fields=fields, task=msgspec.Raw(_one_line(task.record)))
+            data = ChangedData(fields=fields, task=msgspec.Raw(one_line(task.record)))
         case TaskRemoved(id=id_, status=status, reason=reason):
             data = RemovedData(id=id_, status=status, reason=reason)
         case SyncedEvent(count=count, total=total, as_of_ms=as_of_ms, age_s=age_s):
@@ -109,10 +110,3 @@ def _data(event: WatchEvent, problem: ProblemMaker) -> bytes:
         case EndEvent(error=error):
             data = EndData(problem=problem(error, is_last=True))
     return msgspec.json.encode(data)
-
-
-def _one_line(record: bytes) -> bytes:
-    """Return a record without line breaks, which can only occur between the JSON tokens of `content`."""
-    if b"\n" in record or b"\r" in record:
-        return msgspec.json.format(record, indent=-1)
-    return record

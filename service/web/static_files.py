@@ -18,7 +18,7 @@ from litestar import Request
 from litestar.exceptions import NotFoundException
 
 from service.observe.request import context_of
-from service.web.headers.conditional import holds
+from service.web.headers.conditional import matches_etag
 from service.web.headers.encoding import GZIP, SMALL_BYTES, choose_encoding, etag_for
 from service.web.responses import HTML, Header, Response
 
@@ -34,11 +34,11 @@ _HASHED = re.compile(r"(.+)\.([0-9a-f]{12})(\.[a-z]+)")
 
 
 class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file in memory. `headers` are sent with every response for it; `packed` is its content compressed by gzip."""
+    """A file in memory. `headers` are sent with every response for it; `gzipped` is its content compressed by gzip."""
 
     headers: tuple[Header, ...]
     digest: str
-    packed: bytes
+    gzipped: bytes
     size_bytes: int
 
     def response(self, request: Request[Any, Any, Any], *, cache_control: bytes) -> Response:
@@ -50,17 +50,17 @@ class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
         coding = None if is_sent_as_is else choice.coding
         etag = etag_for(b'"%s"' % self.digest.encode(), coding)
         headers = ((b"etag", etag), (b"cache-control", cache_control), (b"vary", b"Accept-Encoding"), *self.headers)
-        if holds(fields.get(b"if-none-match"), etag):
+        if matches_etag(fields.get(b"if-none-match"), etag):
             without_type = tuple(header for header in headers if header[0] != b"content-type")
             return Response(status=304, headers=without_type)
         if coding is None:
-            return Response(status=200, headers=headers, body=_unpacked(self.packed))
-        return Response(status=200, headers=(*headers, (b"content-encoding", coding.encode())), body=self.packed)
+            return Response(status=200, headers=headers, body=_gunzipped(self.gzipped))
+        return Response(status=200, headers=(*headers, (b"content-encoding", coding.encode())), body=self.gzipped)
 
 
-def static_file(media_type: bytes, body: bytes, *, policy: bytes, is_packed: bool = False) -> StaticFile:
-    """Return a file served with this Content-Security-Policy. `body` is compressed by gzip if `is_packed`."""
-    packed = body if is_packed else gzip.compress(body, mtime=0)
+def static_file(media_type: bytes, body: bytes, *, policy: bytes, is_gzipped: bool = False) -> StaticFile:
+    """Return a file served with this Content-Security-Policy. `body` is compressed by gzip if `is_gzipped`."""
+    gzipped = body if is_gzipped else gzip.compress(body, mtime=0)
     return StaticFile(
         headers=(
             (b"content-security-policy", policy),
@@ -68,8 +68,8 @@ def static_file(media_type: bytes, body: bytes, *, policy: bytes, is_packed: boo
             (b"content-type", media_type),
         ),
         digest=hashlib.blake2b(body, digest_size=6).hexdigest(),
-        packed=packed,
-        size_bytes=int.from_bytes(packed[-4:], "little"),
+        gzipped=gzipped,
+        size_bytes=int.from_bytes(gzipped[-4:], "little"),
     )
 
 
@@ -82,11 +82,11 @@ class StaticSite:
     def __init__(self, folder: str, parts: tuple[str, ...], *, policy: bytes) -> None:
         self._parts: dict[str, StaticFile] = {}
         for name in parts:
-            body, is_packed = _packaged(folder, name)
-            if not is_packed:
+            body, is_gzipped = _package_file(folder, name)
+            if not is_gzipped:
                 body = _with_hashes(body, self._parts, prefix="./")
-            self._parts[name] = static_file(_MEDIA_TYPES[_suffix(name)], body, policy=policy, is_packed=is_packed)
-        page, _ = _packaged(folder, "index.html")
+            self._parts[name] = static_file(_MEDIA_TYPES[_suffix(name)], body, policy=policy, is_gzipped=is_gzipped)
+        page, _ = _package_file(folder, "index.html")
         self._page = static_file(HTML, _with_hashes(page, self._parts, prefix=f"{folder}/"), policy=policy)
 
     def page(self, request: Request[Any, Any, Any]) -> Response:
@@ -105,17 +105,17 @@ class StaticSite:
 
 
 @lru_cache(maxsize=16)
-def _unpacked(packed: bytes) -> bytes:
+def _gunzipped(gzipped: bytes) -> bytes:
     """Return a file's uncompressed content. Cached, since decompressing it for each response would cost more."""
-    return gzip.decompress(packed)
+    return gzip.decompress(gzipped)
 
 
-def _packaged(folder: str, name: str) -> tuple[bytes, bool]:
+def _package_file(folder: str, name: str) -> tuple[bytes, bool]:
     """Return a file's bytes from the package, and whether they are compressed by gzip."""
-    place = files("service.web") / folder
-    if (packed := place / f"{name}.gz").is_file():
-        return packed.read_bytes(), True
-    return (place / name).read_bytes(), False
+    path = files("service.web") / folder
+    if (gzipped := path / f"{name}.gz").is_file():
+        return gzipped.read_bytes(), True
+    return (path / name).read_bytes(), False
 
 
 def _with_hashes(body: bytes, parts: Mapping[str, StaticFile], *, prefix: str) -> bytes:

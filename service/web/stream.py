@@ -94,7 +94,7 @@ class StreamProgress:
         self._missing += chunk.missing
         matching = [record for record, each in zip(chunk.records, labels, strict=True) if self._only.takes(each)]
         self.count += len(matching)
-        return b"".join(_line(record) for record in matching)
+        return b"".join(one_line(record) + b"\n" for record in matching)
 
     def last_line(self, *, problem: Problem | None, following: str | None) -> bytes:
         """Return the last line, which says how the stream ended."""
@@ -169,7 +169,7 @@ class TaskStream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         last_line = await self._send_tasks(send, first)
-        await self._sent(send, last_line, more=False)
+        await self._send_part(send, last_line, more=False)
 
     async def _send_tasks(self, send: Send, chunk: Chunk | None) -> bytes:
         """Send all lines except the last, and return that one. Raise TimeoutError if the reader stalls.
@@ -188,7 +188,7 @@ class TaskStream(Response):
                 return self._progress.last_line(problem=problem, following=self._link(position.place))
             following, has_ended, chunk = position.after(chunk), chunk.is_empty and chunk.following is not None, None
             # Whitespace before the next line's value keeps the connection active if no task is sent for long.
-            await self._sent(send, lines or b" ", more=True)
+            await self._send_part(send, lines or b" ", more=True)
             del lines
             if following is None:
                 context.outcome = STREAMED
@@ -199,8 +199,8 @@ class TaskStream(Response):
     async def _chunk(self, position: ListPosition) -> Chunk:
         """Return the next chunk, as long as the caller has access."""
         slice_ = Slice(offset=position.offset, limit=self._request.slice.limit)
-        request = replace(self._request, caller=self._access.now(), query=position.query, slice=slice_)
-        async with self._access.held():
+        request = replace(self._request, caller=self._access.current_caller(), query=position.query, slice=slice_)
+        async with self._access.enforced():
             return await self._gateway.chunk(request)
 
     def _check(self, position: ListPosition, *, has_ended: bool) -> None:
@@ -210,7 +210,7 @@ class TaskStream(Response):
         if position.place - self._start.place >= self._tasks_max:
             raise StreamTooLong(bound=self._tasks_max)
 
-    async def _sent(self, send: Send, body: bytes, *, more: bool) -> None:
+    async def _send_part(self, send: Send, body: bytes, *, more: bool) -> None:
         if self._encoding is not None:
             body = self._encoding.part(body, is_last=not more)
         await asyncio.wait_for(
@@ -218,11 +218,11 @@ class TaskStream(Response):
         )
 
 
-def _line(record: bytes) -> bytes:
-    """Return a record as a line. Line breaks can only occur between JSON tokens of `content`, the upstream's own."""
+def one_line(record: bytes) -> bytes:
+    """Return a record without line breaks, which can only occur between the JSON tokens of `content`."""
     if b"\n" in record or b"\r" in record:
-        record = msgspec.json.format(record, indent=-1)
-    return record + b"\n"
+        return msgspec.json.format(record, indent=-1)
+    return record
 
 
 def _fields(request: PageRequest, first: Chunk, context: RequestContext, *, is_whole: bool) -> tuple[Header, ...]:

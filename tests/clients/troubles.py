@@ -8,14 +8,14 @@ from litestar.exceptions import HTTPException
 from service.model.pages import Chunk, Page, PageRequest
 from service.web.openapi.examples import ERRORS, problem_example
 from service.web.problems.from_errors import details_of
-from service.web.problems.types import KINDS
+from service.web.problems.types import PROBLEM_TYPES
 from tests.http.fake_gateway import FakeGateway
 
-LATE = {details_of(error).kind.slug: error for error in ERRORS}
+LATE = {details_of(error).type.slug: error for error in ERRORS}
 """What may befall any block of a stream, by the problem's name."""
 EARLY = {
     slug: LATE.get(slug, RuntimeError("unforeseen") if slug == "failed" else HTTPException(status_code=kind.status))
-    for slug, kind in KINDS.items()
+    for slug, kind in PROBLEM_TYPES.items()
     if slug not in ("not-found", "method-not-allowed", "stream-too-long")
 }
 """What may befall a page. The three others are no answers to a request for one."""
@@ -47,7 +47,7 @@ def read(said: str) -> list[Any]:
 
 def expected() -> list[Any]:
     """The examples of the contract, in the same order."""
-    return [_lasting(problem_example(KINDS[slug])) for slug in (*EARLY, "not-found", *LATE)]
+    return [_lasting(problem_example(PROBLEM_TYPES[slug])) for slug in (*EARLY, "not-found", *LATE)]
 
 
 def _lasting(problem: dict[str, Any]) -> dict[str, Any]:

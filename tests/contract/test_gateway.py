@@ -25,6 +25,7 @@ from service.sandbox.upstream import SandboxOptions
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
 from service.web.interfaces import GatewayAPI
 from service.web.site import create_web
+from tests.control_client import control
 from tests.http.fake_gateway import FakeGateway
 from tests.lifespan import lifespan
 from tests.servers import Server, until
@@ -91,7 +92,7 @@ async def real_world(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         settings = Settings(
             apps={"shop": shop, "news": msgspec.structs.replace(shop, sdkappid=shop.sdkappid + 1)},
             callers={"reports": CallerSettings(keys=(hashlib.sha256(b"reports").hexdigest(),), apps=("shop",))},
-            redis=RedisSettings(url=server.url, timeout_s=1.0),
+            redis=RedisSettings(url=server.url, timeout_s=5.0),
             budget=BudgetSettings(window_s=0.1, transit_s=0.05),
         )
         service = create_app(settings, environ={"SECRET": sandbox.app.key})
@@ -99,12 +100,12 @@ async def real_world(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         (gateway,) = gateways
 
         async def resize(total: int) -> None:
-            await sandbox.control.resize_tasks(shop.sdkappid, total)
+            await control(sandbox).resize_tasks(shop.sdkappid, total)
             await gateway.drop("shop")
 
         async def hold_up() -> Callable[[], Awaitable[None]]:
-            await sandbox.control.add_fault(Latency(back_ms=2_000))
-            return sandbox.control.clear_faults
+            await control(sandbox).add_fault(Latency(back_ms=2_000))
+            return control(sandbox).clear_faults
 
         async def stored() -> None:
             await until(lambda: bool(server.run("KEYS", "*:b:*")))
@@ -184,7 +185,7 @@ async def test_slices_are_parts_of_the_list(gateway: GatewayAPI, offset: int, li
     block_end = (offset // BLOCK_SIZE + 1) * BLOCK_SIZE
     chunk = await gateway.chunk(ask(offset, limit))
     assert list(chunk.records) == records[offset : min(offset + limit, block_end)]
-    assert gateway.recall(ask(offset, limit)) == page
+    assert gateway.page_from_memory(ask(offset, limit)) == page
 
 
 async def test_a_slice_beyond_the_end_is_empty(gateway: GatewayAPI) -> None:
@@ -216,7 +217,7 @@ async def test_stored_pages_are_returned_unchanged(gateway: GatewayAPI) -> None:
     chunk = await gateway.chunk(ask(cost=cost))
     assert (chunk.source, chunk.fetched_at_ms, chunk.range) == (Source.HIT, first.fetched_at_ms, first.range)
     assert chunk.budget is None
-    assert gateway.recall(ask(cost=cost)) == again
+    assert gateway.page_from_memory(ask(cost=cost)) == again
     assert cost == FetchCost()
 
 
@@ -284,7 +285,7 @@ async def test_unknown_apps_are_rejected(gateway: GatewayAPI) -> None:
         with pytest.raises(UnknownApp):
             await work
     with pytest.raises(UnknownApp):
-        gateway.recall(ask(app="nowhere"))
+        gateway.page_from_memory(ask(app="nowhere"))
 
 
 async def test_apps_are_those_that_the_caller_may_read(gateway: GatewayAPI) -> None:

@@ -74,7 +74,7 @@ async def test_values_are_stored_together(store: Store) -> None:
         assert [await store.get(f"t:{{{app}}}:{n}") for n in (1, 2)] == [b"1", b"2"]
         started_s = time.monotonic()
         while await store.get(f"t:{{{app}}}:0") is not None:
-            assert time.monotonic() - started_s < 1.0
+            assert time.monotonic() - started_s < 10
 
 
 async def test_a_value_expires(store: Store) -> None:
@@ -82,7 +82,7 @@ async def test_a_value_expires(store: Store) -> None:
     await store.put("t:{a}:brief", b"1", ttl_ms=30)
     started = time.monotonic()
     while await store.get("t:{a}:brief") is not None:
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 10
         await asyncio.sleep(0.01)
     assert time.monotonic() - started > 0.015
 
@@ -184,7 +184,7 @@ async def test_a_cancelled_put_is_finished(store: Store) -> None:
     await asyncio.gather(task, return_exceptions=True)
     started_s = time.monotonic()
     while await store.get("t:{a}:begun") is None:
-        assert time.monotonic() - started_s < 2.0
+        assert time.monotonic() - started_s < 10
 
 
 async def test_more_callers_than_connections_wait_briefly(redis_store: RedisStore) -> None:

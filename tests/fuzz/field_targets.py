@@ -17,8 +17,8 @@ from service.watch.events import event_id, position_of
 from service.web.client_address import ClientAddresses
 from service.web.headers import accept, encoding
 from service.web.headers.cache_control import DELTA_MAX_S, cache_directives_of, patience_of
-from service.web.headers.conditional import holds
-from service.web.headers.origin import foreign_status
+from service.web.headers.conditional import matches_etag
+from service.web.headers.origin import cross_origin_status
 from service.web.parameters import TasksReader
 from service.web.settings import default_web_settings
 from tests.fuzz.field_oracle import NotStrict, items_of, tags_of, weight_of
@@ -147,7 +147,7 @@ def check_accept_encoding(data: bytes) -> None:
 def check_if_none_match(data: bytes) -> None:
     """The condition holds exactly if the second parser finds the tag."""
     etag = b'W/"a"'
-    held = holds(data, etag)
+    held = matches_etag(data, etag)
     field = data.strip(b" \t")
     try:
         expected = b"a" in tags_of(data)
@@ -164,13 +164,13 @@ def check_origin(data: bytes) -> None:
     if b"host" in fields and not is_host(fields[b"host"]):
         return  # 400, long before
     for method in ("GET", "DELETE"):
-        status = foreign_status(method, fields, is_open=True)
+        status = cross_origin_status(method, fields, is_open=True)
         assert status in (None, 403, 421)
         if b"host" in fields:
             assert (status == 421) is not _names_this_machine(fields[b"host"].decode("latin-1"))
         if method == "DELETE" and fields.get(b"sec-fetch-site") == b"cross-site":
             assert status in (403, 421)
-        assert foreign_status(method, fields, is_open=False) in (None, 403)
+        assert cross_origin_status(method, fields, is_open=False) in (None, 403)
 
 
 def _names_this_machine(host: str) -> bool:

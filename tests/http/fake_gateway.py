@@ -84,8 +84,8 @@ class FakeGateway:
         self.view: dict[str, Any] = {}
         self.usage_view: dict[str, Any] = {}
 
-    def recall(self, ask: PageRequest) -> Page | None:
-        """See `GatewayAPI.recall`: the page, if `remembers`."""
+    def page_from_memory(self, ask: PageRequest) -> Page | None:
+        """See `GatewayAPI.page_from_memory`: the page, if `remembers`."""
         if not self.remembers:
             return None
         self.requests.append(ask)

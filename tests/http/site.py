@@ -141,7 +141,7 @@ async def served(
         finally:
             server.stop()
             server.abort()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 await server.ended()
                 await lifespan.shutdown()
 
@@ -174,7 +174,7 @@ async def raw(port: int, request: bytes) -> bytes:
     writer.write(request)
     await writer.drain()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             return await reader.read()
     finally:
         writer.close()

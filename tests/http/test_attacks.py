@@ -95,7 +95,7 @@ async def test_streams_in_flight_are_bounded_for_each_caller(web: Web) -> None:
     streams = [asyncio.create_task(web.get("/tasks", headers=ndjson)) for _ in range(5)]
     await until(lambda: sum(ask.slice.offset == 100 for ask in web.gateway.requests) == 5)
     for fields in (ndjson, {}):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             refused = await web.get("/tasks", headers=fields)
         assert (refused.status_code, refused.json()["bound"]) == (429, 5)
     web.gateway.chunk_outcomes[100].set()

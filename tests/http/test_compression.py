@@ -105,13 +105,13 @@ async def test_a_compressed_stream_is_flushed_after_each_block(web: Web) -> None
         assert b"content-encoding: gzip" in head
         unpacking = zlib.decompressobj(wbits=31)
         lines = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while lines.count(b"\n") < 100:
                 size = int(await reader.readuntil(b"\r\n"), 16)
                 lines += unpacking.decompress((await reader.readexactly(size + 2))[:-2])
         assert not second.is_set()
         second.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while size := int(await reader.readuntil(b"\r\n"), 16):
                 lines += unpacking.decompress((await reader.readexactly(size + 2))[:-2])
         writer.close()

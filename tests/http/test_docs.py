@@ -16,7 +16,7 @@ from service.model.queries import parse_moment
 from service.web.openapi.document import openapi_document
 from service.web.openapi.operations import paths
 from service.web.parameters import MOMENT_PATTERN, task_parameters
-from service.web.problems.types import KINDS
+from service.web.problems.types import PROBLEM_TYPES
 from service.web.settings import default_web_settings
 from tests.http.site import Web
 
@@ -139,7 +139,7 @@ def test_every_problem_is_documented(document: dict[str, Any]) -> None:
                 example = document["components"]["examples"][slug]
                 found[slug] = (int(status), example["value"]["type"])
     assert set(document["components"]["examples"]) == set(found)
-    expected = {slug: (kind.status, f"/problems/{slug}") for slug, kind in KINDS.items()}
+    expected = {slug: (kind.status, f"/problems/{slug}") for slug, kind in PROBLEM_TYPES.items()}
     elsewhere = ("method-not-allowed", "stream-too-long")  # of no route; in a stream's last line alone
     assert found == {slug: problem for slug, problem in expected.items() if slug not in elsewhere}
 

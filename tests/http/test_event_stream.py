@@ -27,7 +27,7 @@ async def watching(
 ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[Event]]]:
     """Watch on a real socket; the list's blocks are never fresh, so each pass re-reads them."""
     web.gateway.changes_of_chunks = {"lifetime_s": 0.0}
-    async with asyncio.timeout(20), web.on_a_socket() as port, httpx.AsyncClient(timeout=10) as client:
+    async with asyncio.timeout(20), web.on_a_socket() as port, httpx.AsyncClient(timeout=20) as client:
         url = f"http://127.0.0.1:{port}/tasks?{query}"
         async with client.stream("GET", url, headers={**AUTH, **EVENT_STREAM, **headers}) as answer:
             yield answer, events(answer)

@@ -184,9 +184,9 @@ async def test_log_holds_no_secrets(web: Web) -> None:
         await web.get("/tasks?q=private")
         await web.get("/private")
     assert [entry["status"] for entry in logs if entry["event"] == "request"] == [200, 400, 400, 500, 404]
-    written = repr([{key: value for key, value in entry.items() if key != "exc_info"} for entry in logs])
-    assert "private" not in written
-    assert KEY not in written
+    parsed = repr([{key: value for key, value in entry.items() if key != "exc_info"} for entry in logs])
+    assert "private" not in parsed
+    assert KEY not in parsed
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from service.model.budgets import BudgetNote
 from service.model.errors import Refused, TaskgateError
 from service.observe.outcomes import DECLINED, NOT_WAITED, REFUSED
 from service.web.problems.from_errors import slug_of
-from service.web.problems.types import KINDS
+from service.web.problems.types import PROBLEM_TYPES
 from tests.http.site import Web
 
 CASES = [
@@ -174,10 +174,10 @@ async def test_http_errors_are_problems(web: Web, method: str, path: str, status
         assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
-@pytest.mark.parametrize("slug", KINDS)
+@pytest.mark.parametrize("slug", PROBLEM_TYPES)
 async def test_problems_explain_themselves(web: Web, slug: str) -> None:
     """Each type opens as a page for browsers and as text for others, with what it means and what to do."""
-    kind = KINDS[slug]
+    kind = PROBLEM_TYPES[slug]
     text = await web.client.get(f"/problems/{slug}")
     assert text.headers["content-type"].startswith("text/plain")
     assert kind.meaning in text.text

@@ -36,7 +36,7 @@ async def test_the_first_block_is_sent_before_the_second_is_there(web: Web) -> N
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(2):
             writer.write(request(close=False))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 assert b'"id":1099,' in await reader.readuntil(b'"id":1099,')
                 go.set()
                 assert b'"complete":true' in await reader.readuntil(b"0\r\n\r\n")
@@ -50,7 +50,7 @@ async def test_a_disconnected_reader_ends_fetching(web: Web) -> None:
     async with web.on_a_socket() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await reader.readuntil(b'"id":1099,')
         writer.close()
         await until(lambda: web.gateway.cancelled == 1)
@@ -113,7 +113,7 @@ async def test_a_stalled_reader_is_cut_off(web: Web) -> None:
         link=str,
         reader_max_s=0.05,
     )
-    await asyncio.wait_for(reply({}, receive, send), 2)
+    await asyncio.wait_for(reply({}, receive, send), 20)
     assert context.hung_up
     assert [message.get("more_body") for message in sent] == [None, True]
 

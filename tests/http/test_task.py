@@ -157,7 +157,7 @@ async def test_requests_for_tasks_and_pages_share_the_callers_bound(web: Web) ->
     web.gateway.go = asyncio.Event()
     paths = ("/tasks/1001", "/tasks/1002", "/tasks/1003", "/tasks", "/tasks?offset=1")
     waiting = [asyncio.create_task(web.get(path)) for path in paths]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while web.gateway.waiting < len(paths):
             await asyncio.sleep(0)
     assert (await web.get("/tasks/1004")).json()["type"] == "/problems/line-full"

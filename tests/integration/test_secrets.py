@@ -24,6 +24,7 @@ from service.sandbox.http1 import SandboxReply, SandboxRequest
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.upstream.codes import TABLE, CodeKind
+from tests.control_client import control
 from tests.forks import taskgate
 from tests.integration.telemetry.collector import Collector, collecting
 from tests.ports import free_port
@@ -93,11 +94,11 @@ class Talkative:
         return {
             "apps": apps,
             "callers": {"tests": {"keys": [hashlib.sha256(KEY.encode()).hexdigest()], "apps": list(apps)}},
-            "redis": {"url": self.valkey.url, "password_env": "REDIS_PW"},
+            "redis": {"url": self.valkey.url, "password_env": "REDIS_PW", "timeout_s": 5.0},
             "budget": {"calls": 100, "pause_s": 0.1, "transit_s": 0.05, "redis_grace_s": 0.1},
             "cache": {"stale_if_error_s": 0, "memory_bytes": 0},
             "upstream": {
-                "answer_max_bytes": 500_000, "connect_timeout_s": 0.3, "read_timeout_s": 0.3, "call_timeout_s": 0.6,
+                "answer_max_bytes": 500_000, "connect_timeout_s": 1.0, "read_timeout_s": 1.0, "call_timeout_s": 1.5,
                 "stopped_s": 0.05,
             },
             "telemetry": {
@@ -153,16 +154,16 @@ class Talkative:
 
     async def under(self, fault: SandboxFault, query: str, *, app: str = "shop") -> Got:
         """Request a page that is not stored, while the upstream has this fault."""
-        await self.sandbox.control.add_fault(fault)
+        await control(self.sandbox).add_fault(fault)
         got = await self.ask(f"/tasks?app={app}&q={urllib.parse.quote(query)}")
-        await self.sandbox.control.clear_faults()
+        await control(self.sandbox).clear_faults()
         if app == "shop":
             await self.lifted()
         return got
 
     async def lifted(self) -> None:
         """Wait until calls are made again, according to `/readyz`."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while (await self.ask("/readyz")).json["apps_ok"] < len(self.sandbox.upstream.options.apps):
                 await asyncio.sleep(0.01)
 

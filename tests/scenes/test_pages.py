@@ -55,7 +55,7 @@ def upstreams_own(base_url: str, signature: str, *, sort: str, keyword: str | No
     } | ({"Keyword": keyword} if keyword else {})
     asked = {"usersig": signature, "identifier": APP.admin, "sdkappid": APP.sdkappid, "random": 7}
     target = f"{base_url}/v4/timpush/list_sched_task?{urlencode(asked)}&contenttype=json"
-    with urllib.request.urlopen(target, data=json.dumps(body).encode(), timeout=10) as answer:  # noqa: S310 ours
+    with urllib.request.urlopen(target, data=json.dumps(body).encode(), timeout=30) as answer:  # noqa: S310 ours
         listing = json.load(answer)
     assert listing["ErrorCode"] == 0, listing
     assert listing["Total"] == len(listing["Tasks"])
@@ -194,7 +194,7 @@ async def test_a_changed_secret_is_picked_up_and_lifts_a_stop(own_valkey: Server
     settings = {"budget": {"calls": 100, "transit_s": 0.2}, "upstream": {"stopped_s": 600}}
     async with fleet(own_valkey, replicas=1, sandbox_calls=100, **settings) as gateways:
         gateways.write_secret("0" * 64)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             number = 0
             while (got := await gateways.page(0, q=f"wrong {number}")).status == 200:  # looked at once a second
                 number += 1
@@ -205,7 +205,7 @@ async def test_a_changed_secret_is_picked_up_and_lifts_a_stop(own_valkey: Server
         assert [(await gateways.page(0, q=f"stopped {n}")).status for n in range(5)] == [502] * 5
         assert await gateways.calls() == before
         gateways.write_secret(APP.key)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (got := await gateways.page(0, q="right again")).status != 200:
                 await asyncio.sleep(0.05)
         assert gateways.replicas[0].process is not None

@@ -53,5 +53,5 @@ async def test_a_rolling_restart_fails_no_request(own_valkey: Server, restarts: 
         assert statuses == [0] * restarts
         assert seen.keys() <= {"200", "asked again"}, seen
         assert seen["asked again"] <= restarts
-        assert seen["200"] > 50 * restarts
+        assert seen["200"] > 20 * restarts
         assert await gateways.worst_second() <= 5

@@ -156,14 +156,24 @@ async def test_a_failure_in_the_middle_ends_the_stream_with_a_link(one: Fleet) -
 
 
 async def test_a_hang_up_stops_fetching(one: Fleet) -> None:
-    """After a hang-up the call in progress is the last."""
-    began = await one.calls()
-    async with streaming(one) as reading:
-        await reading.on(300)
-    before = await one.calls()
-    await asyncio.sleep(0.5)
-    assert await one.calls() - before <= 1
-    assert before - began < 10
+    """After a hang-up at the third of 200 blocks, no more are fetched than until the gateway notices."""
+    await one.upstream.resize_tasks(APP.sdkappid, 20_000)
+    try:
+        began = await one.calls()
+        async with streaming(one) as reading:
+            await reading.on(300)
+        assert await calls_at_rest(one) - began < 100
+    finally:
+        await one.upstream.resize_tasks(APP.sdkappid, 2000)
+
+
+async def calls_at_rest(gateways: Fleet) -> int:
+    """Wait until no call has been made for a second; return the number of calls."""
+    calls = -1
+    async with asyncio.timeout(60):
+        while calls != (calls := await gateways.calls()):
+            await asyncio.sleep(1)
+    return calls
 
 
 async def test_a_change_during_a_stream_is_reported_in_the_last_line(one: Fleet) -> None:
@@ -237,19 +247,17 @@ async def test_a_reader_that_stops_reading_holds_no_turn(own_valkey: Server) -> 
             client.connect(("127.0.0.1", gateways.replicas[0].port))
             lines = f"GET {path(**RANGE)} HTTP/1.1\r\nHost: t\r\nAccept: application/x-ndjson\r\nConnection: close"
             client.sendall(f"{lines}\r\nAuthorization: Bearer {key_of('c0')}\r\n\r\n".encode())
-            calls = -1
-            async with asyncio.timeout(20):
-                while calls != await gateways.calls() or calls == 0:
-                    calls = await gateways.calls()
-                    await asyncio.sleep(0.5)
+            while not await gateways.calls():
+                await asyncio.sleep(0.05)
+            calls = await calls_at_rest(gateways)
             assert calls < 200
             others = await asyncio.gather(*(gateways.page(0, caller=f"c{n}", q=f"other {n}") for n in range(1, 11)))
             assert {each.status for each in others} == {200}, [each.body for each in others if each.status != 200]
-            assert max(each.took_s for each in others) < 1
+            assert max(each.waited_s for each in others) < 1
             assert await gateways.calls() == calls + 10
             client.setblocking(False)
             tail, loop = b"", asyncio.get_running_loop()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while part := await loop.sock_recv(client, 1 << 20):
                     tail = (tail + part)[-500:]
             assert b'"count":20000,"total":20000' in tail
@@ -283,7 +291,7 @@ async def test_an_export_does_not_starve_pages(own_valkey: Server) -> None:
         calls = meanwhile + sum(each.upstream_s > 0 for answers in got.values() for each in answers)
         figures = f"waits {waits}, {meanwhile} blocks of {calls} calls in {took_s:.1f} s"
         print(f"median {statistics.median(waits):.2f} s, most {waits[-1]:.2f} s; {figures}")
-        assert waits[-1] < 11 * 1.1 / 5 * 1.25, figures
+        assert waits[-1] < 11 * 1.1 / 5 * 1.6, figures  # or the rest of the export is before them, too
         assert meanwhile <= calls / 11 + 2, figures
         assert await gateways.worst_second() <= 5
 

@@ -19,7 +19,7 @@ from tests.servers import Server
 
 pytestmark = pytest.mark.scene
 
-WATCHERS = 200
+WATCHERS = 100
 TASKS = 230
 FRESH = {"cache": {"fresh_s": 1.0}}
 DAY_S = 86_400
@@ -36,7 +36,7 @@ class Client:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=30), verify=NO_TLS) as client:
+        async with httpx.AsyncClient(timeout=httpx.Timeout(30, read=60), verify=NO_TLS) as client:
             while True:
                 port = self._gateways.replicas[(self._number + self.connections) % len(self._gateways.replicas)].port
                 self.connections += 1
@@ -58,7 +58,7 @@ async def watching(gateways: Fleet, count: int) -> AsyncIterator[list[Client]]:
     clients = [Client(gateways, number) for number in range(count)]
     tasks = [asyncio.create_task(client.run()) for client in clients]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while not all(client.mirror.is_whole for client in clients):
                 await asyncio.sleep(0.05)
         yield clients
@@ -127,13 +127,13 @@ class Upstream:
 
 
 async def _in_step(upstream: Upstream, clients: list[Client]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not all(upstream.matches(client.mirror) for client in clients):
             await asyncio.sleep(0.1)
 
 
 async def test_every_change_reaches_every_watcher_once(own_valkey: Server) -> None:
-    """200 watchers of a list of three blocks, while one of two replicas is killed: no change is lost or doubled.
+    """100 watchers of a list of three blocks, while one of two replicas is killed: no change is lost or doubled.
 
     Each event fits the list of its watcher (`Mirror`), no watcher gets a whole list again, and all together cost as
     much as one.
@@ -166,7 +166,7 @@ async def test_watchers_are_notified_of_failures(own_valkey: Server) -> None:
         await upstream.replace_all(20)
         async with watching(gateways, 3) as clients:
             await gateways.upstream.add_fault(HttpStatus(status=500))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not all("stale" in client.mirror.names for client in clients):
                     await asyncio.sleep(0.05)
             await upstream.change()
@@ -184,7 +184,7 @@ async def test_watchers_of_a_replica_that_shuts_down_continue_elsewhere(own_valk
             began_s = time.monotonic()
             gateways.replicas[0].signal(signal.SIGTERM)
             assert await gateways.replicas[0].ended() == 0
-            assert time.monotonic() - began_s < 10
+            assert time.monotonic() - began_s < 20  # a watch would be drained for 35 s
             await upstream.change()
             await _in_step(upstream, clients)
             assert all("reset" not in client.mirror.names for client in clients)

@@ -49,7 +49,7 @@ async def test_events_are_not_delayed(own_valkey: Server, tmp_path: Path) -> Non
         file.write_text(CONFIGURATION.format(directory=tmp_path, port=port, gateway=gateway))
         server = subprocess.Popen([nginx, "-c", str(file)])  # noqa: ASYNC220 - our own command
         try:
-            async with asyncio.timeout(30), httpx.AsyncClient(timeout=10) as client:
+            async with asyncio.timeout(60), httpx.AsyncClient(timeout=30) as client:
                 url = f"http://127.0.0.1:{port}{path(since='-P90D', until='P90D')}"
                 headers = {"Authorization": f"Bearer {key_of('c0')}", **EVENT_STREAM}
                 while True:

@@ -182,7 +182,7 @@ def test_the_last_page_is_served_from_memory_although_its_slice_ends_beyond_the_
             patience_s=3.0,
             directives=CacheDirectives(),
         )
-        found = world.replicas[0].gateway.recall(request)
+        found = world.replicas[0].gateway.page_from_memory(request)
         assert found is not None
         assert tasks(found) == [33, 34]
 

@@ -61,6 +61,25 @@ def test_the_end_of_a_fetch_is_retried_with_growing_pauses() -> None:
     in_a_line(scene)
 
 
+def test_a_wish_names_the_turns_in_use() -> None:
+    """Both a turn whose call is under way and one whose end has not reached the scheduler, so that none is taken for
+    the wish."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        scheduler.lost_dones = 100
+        assert isinstance(await ask(line, Block("ended")), Fetched)
+        await asyncio.sleep(0.2)
+        under_way = ask(line, Block("under way", took_s=2.0))
+        await asyncio.sleep(0.2)
+        asked = ask(line, Block("new"))
+        await asyncio.sleep(0.2)
+        assert scheduler.wishes[-1].block == Block("new").block_key
+        assert set(scheduler.wishes[-1].in_use) == set(scheduler.begins[:2])
+        await asyncio.gather(under_way, asked)
+
+    in_a_line(scene)
+
+
 def test_a_failed_call_is_retried_for_requests_with_patience_left() -> None:
     """Requests whose patience has ended get the error at once; none waits longer than its patience and a call."""
 

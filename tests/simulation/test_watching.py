@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -84,9 +84,9 @@ class Mirror:
         self.titles: dict[int, str] = {}
         self.events = 0
 
-    async def follow(self, feeds: Feeds, caller_now: Callable[[], Awaitable[Caller]], caller: Caller) -> None:
+    async def follow(self, feeds: Feeds, current_caller: Callable[[], Caller], caller: Caller) -> None:
         """Watch until cancelled."""
-        with feeds.watcher(QUERY, TaskFilter(), caller=caller, caller_now=caller_now) as watcher:
+        with feeds.watcher(QUERY, TaskFilter(), caller=caller, current_caller=current_caller) as watcher:
             async for batch in watcher.batches(last_id=None, idle_s=15.0):
                 for each in batch:
                     self.events += 1
@@ -186,10 +186,10 @@ async def follow(mirror: Mirror, feeds: Feeds, name: str) -> None:
     """Watch as the caller of this name, until cancelled."""
     caller = named(name)
 
-    async def caller_now() -> Caller:
+    def current_caller() -> Caller:
         return caller
 
-    await mirror.follow(feeds, caller_now, caller)
+    await mirror.follow(feeds, current_caller, caller)
 
 
 @pytest.fixture(autouse=True)

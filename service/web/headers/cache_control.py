@@ -17,7 +17,7 @@ DELTA_MAX_S = 2**31
 
 _DIGITS = re.compile(r"[0-9]{1,4096}")
 _NO_DIRECTIVES = CacheDirectives()
-_PARSED = 64
+PARSED_MAX = 64
 """How many values of `Cache-Control` are remembered; clients repeat theirs."""
 
 
@@ -57,15 +57,15 @@ def patience_of(fields: HeaderFields, *, caller: Caller, default_s: float) -> Pa
         for item in list_items(text):
             if item.name != "wait":
                 continue
-            asked_s = _delta_s(item.value)
-            if asked_s is not None and item.has_valid_rest:
-                wait_s = min(asked_s, caller.wait_max_s)
+            requested_s = _delta_s(item.value)
+            if requested_s is not None and item.has_valid_rest:
+                wait_s = min(requested_s, caller.wait_max_s)
                 return Patience(wait_s=wait_s, applied_s=int(wait_s))
             break
     return Patience(wait_s=min(default_s, caller.wait_max_s), applied_s=None)
 
 
-@lru_cache(maxsize=_PARSED)
+@lru_cache(maxsize=PARSED_MAX)
 def _parsed(field: bytes) -> CacheDirectives:
     values: dict[str, str | None] = {}
     for item in list_items(field):

@@ -9,7 +9,7 @@ _TAGS = re.compile(rb"[ \t,]*+" + _TAG + rb"[ \t]*+(?:,[ \t,]*+(?:" + _TAG + rb"
 _EACH = re.compile(_TAG)
 
 
-def holds(if_none_match: bytes | None, etag: bytes) -> bool:
+def matches_etag(if_none_match: bytes | None, etag: bytes) -> bool:
     """Return whether `If-None-Match` contains the entity tag, by weak comparison. A malformed field matches nothing."""
     if if_none_match is None:
         return False

@@ -46,10 +46,10 @@ def choose_encoding(accept_encoding: bytes | None, available: tuple[str, ...]) -
     """
     if not accept_encoding:
         return _PLAIN
-    said = _weights(accept_encoding)
-    anything = said.get("*", 0.0)
-    qualities = {coding: said.get(coding, anything if coding == GZIP else 0.0) for coding in available}
-    identity = said.get(IDENTITY, None if "*" not in said or anything > 0 else 0.0)
+    weights = _weights(accept_encoding)
+    anything = weights.get("*", 0.0)
+    qualities = {coding: weights.get(coding, anything if coding == GZIP else 0.0) for coding in available}
+    identity = weights.get(IDENTITY, None if "*" not in weights or anything > 0 else 0.0)
     best = max(qualities, key=lambda coding: qualities[coding], default=None)
     takes_identity = identity is None or identity > 0
     if best is None or qualities[best] <= 0:
@@ -60,12 +60,12 @@ def choose_encoding(accept_encoding: bytes | None, available: tuple[str, ...]) -
 
 
 def _weights(accept_encoding: bytes) -> dict[str, float]:
-    said: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for item in list_items(accept_encoding):
         weight = item.weight
         if weight is not None and _ONLY_WEIGHT.fullmatch(item.rest):
-            said.setdefault(_ALIASES.get(item.name, item.name), weight)
-    return said
+            weights.setdefault(_ALIASES.get(item.name, item.name), weight)
+    return weights
 
 
 def compressors() -> Mapping[str, Compress]:
@@ -92,7 +92,7 @@ class Encodings:
     def __init__(self, available: Mapping[str, Compress], *, max_bytes: int) -> None:
         self._available = available
         self._names = tuple(available)
-        self._kept: LruTable[Hashable, bytes] = LruTable(max_bytes, size_of=lambda _, body: len(body))
+        self._cache: LruTable[Hashable, bytes] = LruTable(max_bytes, size_of=lambda _, body: len(body))
 
     def choose(self, accept_encoding: bytes | None, *, body_bytes: int) -> str | None:
         """Return the coding for a body of this size, None for none."""
@@ -101,13 +101,13 @@ class Encodings:
 
     def encode(self, body: bytes, *, key: Hashable, coding: str) -> bytes:
         """Return the body in this coding. Keys must be equal exactly if the bodies are."""
-        keyed = key, coding
-        kept = self._kept.get(keyed)
-        if kept is not None:
-            return kept
-        made = self._available[coding](body)
-        self._kept.put(keyed, made)
-        return made
+        cache_key = key, coding
+        cached = self._cache.get(cache_key)
+        if cached is not None:
+            return cached
+        encoded = self._available[coding](body)
+        self._cache.put(cache_key, encoded)
+        return encoded
 
 
 class StreamEncoding:

@@ -8,7 +8,7 @@ from service.observe.request import HeaderFields
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
-def foreign_status(method: str, fields: HeaderFields, *, is_open: bool) -> int | None:
+def cross_origin_status(method: str, fields: HeaderFields, *, is_open: bool) -> int | None:
     """Return the status to reject a cross-origin request with, or None to accept the request.
 
     Unsafe methods are always rejected. If `is_open`, no credential is needed: then safe methods are rejected too, and

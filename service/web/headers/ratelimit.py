@@ -6,11 +6,11 @@ from service.model.budgets import BudgetNote
 from service.model.calls import budget_name
 from service.web.responses import Header
 
-POLICY = "RateLimit-Policy"
-STATE = "RateLimit"
+RATELIMIT_POLICY = "RateLimit-Policy"
+RATELIMIT = "RateLimit"
 
-_POLICY = POLICY.lower().encode()
-_STATE = STATE.lower().encode()
+_RATELIMIT_POLICY = RATELIMIT_POLICY.lower().encode()
+_RATELIMIT = RATELIMIT.lower().encode()
 
 
 def ratelimit(app: str, note: BudgetNote) -> tuple[Header, ...]:
@@ -23,6 +23,6 @@ def ratelimit(app: str, note: BudgetNote) -> tuple[Header, ...]:
     reset_s = max(math.ceil(note.reset_s), 0)
     free = min(max(note.free, 0), note.calls)
     return (
-        (_POLICY, f'"{name}";q={note.calls};w={window_s}'.encode()),
-        (_STATE, f'"{name}";r={free};t={reset_s}'.encode()),
+        (_RATELIMIT_POLICY, f'"{name}";q={note.calls};w={window_s}'.encode()),
+        (_RATELIMIT, f'"{name}";r={free};t={reset_s}'.encode()),
     )

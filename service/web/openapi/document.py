@@ -5,7 +5,7 @@ from importlib.resources import files
 import msgspec
 
 from service import __version__
-from service.web.openapi.fields import answer_fields, request_fields
+from service.web.openapi.fields import request_fields, response_fields
 from service.web.openapi.operations import paths
 from service.web.openapi.problems import problem_examples, problem_responses
 from service.web.openapi.schemas import Json, schemas
@@ -48,7 +48,7 @@ def _document() -> Json:
                 }
             },
             "parameters": request_fields(),
-            "headers": answer_fields(),
+            "headers": response_fields(),
             "responses": problem_responses(),
             "examples": problem_examples(),
             "schemas": schemas(),

@@ -27,7 +27,7 @@ from service.model.tasks import Task
 from service.watch.changes import TaskRemoved
 from service.watch.events import IdentifiedEvent, ListedEvent, SyncedEvent, WatchPosition, event_id
 from service.watch.versions import watched_task
-from service.web.page_body import body_of
+from service.web.page_body import render_page
 from service.web.problems.from_errors import (
     Problem,
     ProblemDetails,
@@ -116,7 +116,7 @@ def page_example() -> Any:
         body=_TASK,
         source=Source.HIT,
     )
-    return msgspec.json.decode(body_of(page))
+    return msgspec.json.decode(render_page(page, path="/tasks", link_query="").body)
 
 
 def task_example() -> Any:
@@ -210,14 +210,14 @@ def usage_example() -> Any:
     return msgspec.json.decode(msgspec.json.encode(usage_body(view)))
 
 
-def problem_example(kind: ProblemType) -> Any:
+def problem_example(problem_type: ProblemType) -> Any:
     """Return a problem of this type as it would be sent."""
-    details = next((each for each in map(details_of, ERRORS) if each.kind.slug == kind.slug), None)
-    return msgspec.json.decode(problem_response(details or _bare(kind), request_id=REQUEST_ID).body)
+    details = next((each for each in map(details_of, ERRORS) if each.type.slug == problem_type.slug), None)
+    return msgspec.json.decode(problem_response(details or _bare(problem_type), request_id=REQUEST_ID).body)
 
 
-def _bare(kind: ProblemType) -> ProblemDetails:
-    details = details_of_status(kind.status)
-    if details.kind is not kind:
-        raise ValueError(f"no example for problems of type {kind.slug}")
+def _bare(problem_type: ProblemType) -> ProblemDetails:
+    details = details_of_status(problem_type.status)
+    if details.type is not problem_type:
+        raise ValueError(f"no example for problems of type {problem_type.slug}")
     return details

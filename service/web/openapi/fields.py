@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from service.web.headers.ratelimit import POLICY, STATE
+from service.web.headers.ratelimit import RATELIMIT, RATELIMIT_POLICY
 from service.web.openapi.schemas import Json
 from service.web.parameters import Example
 
@@ -60,7 +60,7 @@ def request_fields() -> Json:
     }
 
 
-def answer_fields() -> Json:
+def response_fields() -> Json:
     """Return the response header fields by component name."""
     text: Json = {"type": "string"}
     seconds: Json = {"type": "integer", "minimum": 0}
@@ -99,11 +99,11 @@ def answer_fields() -> Json:
         ),
         "PreferenceApplied": _field("The patience that was applied (RFC 7240).", text, "wait=20"),
         "RateLimit": _field(
-            f"What is left of the budget, and when more becomes free ({STATE}).", text, '"shop";r=3;t=1'
+            f"What is left of the budget, and when more becomes free ({RATELIMIT}).", text, '"shop";r=3;t=1'
         ),
         "RateLimitPolicy": _field(
-            f"A budget: quota and window in seconds ({POLICY}), named after the app; the name for single tasks ends "
-            "in `/get`.",
+            f"A budget: quota and window in seconds ({RATELIMIT_POLICY}), named after the app; the name for single "
+            "tasks ends in `/get`.",
             text,
             '"shop";q=5;w=1',
         ),
@@ -127,7 +127,7 @@ def answer_fields() -> Json:
 
 BUDGET = ("RateLimitPolicy", "RateLimit")
 
-ANSWER_NAMES = {
+RESPONSE_FIELD_NAMES = {
     "Age": "Age",
     "CacheControl": "Cache-Control",
     "CacheStatus": "Cache-Status",
@@ -137,8 +137,8 @@ ANSWER_NAMES = {
     "ETag": "ETag",
     "Link": "Link",
     "PreferenceApplied": "Preference-Applied",
-    "RateLimit": STATE,
-    "RateLimitPolicy": POLICY,
+    "RateLimit": RATELIMIT,
+    "RateLimitPolicy": RATELIMIT_POLICY,
     "ReferrerPolicy": "Referrer-Policy",
     "RequestId": "X-Request-Id",
     "RetryAfter": "Retry-After",
@@ -150,10 +150,10 @@ ANSWER_NAMES = {
 """Field names as sent, by component name."""
 
 
-def refer_fields(*names: str) -> Json:
+def field_refs(*names: str) -> Json:
     """Return references to these response fields and to the fields that every response has."""
     every = ("CacheControl", "ContentTypeOptions", "RequestId")
-    return {ANSWER_NAMES[name]: {"$ref": f"#/components/headers/{name}"} for name in (*names, *every)}
+    return {RESPONSE_FIELD_NAMES[name]: {"$ref": f"#/components/headers/{name}"} for name in (*names, *every)}
 
 
 def with_examples(description: str, examples: Iterable[Example]) -> str:

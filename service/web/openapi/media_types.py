@@ -4,7 +4,7 @@ from service.web.openapi.examples import stream_examples, watch_example
 from service.web.openapi.schemas import Json
 from service.web.parameters import NDJSON
 from service.web.problems.types import ProblemType
-from service.web.routes.problems import kinds_html, kinds_text
+from service.web.routes.problems import problem_types_html, problem_types_text
 from service.web.server_sent_events import EVENT_STREAM
 
 
@@ -48,7 +48,7 @@ def watch_content() -> Json:
     return {EVENT_STREAM: {"schema": schema, "example": watch_example()}}
 
 
-def text_content(*kinds: ProblemType) -> Json:
+def text_content(*types: ProblemType) -> Json:
     """Return the media type objects of problem type descriptions: plain text for programs, HTML for browsers."""
-    texts = {"text/plain": kinds_text(kinds), "text/html": kinds_html(kinds)}
+    texts = {"text/plain": problem_types_text(types), "text/html": problem_types_html(types)}
     return {form: {"schema": {"type": "string"}, "example": text} for form, text in texts.items()}

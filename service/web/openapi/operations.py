@@ -5,7 +5,7 @@ from typing import Any
 from service import __version__
 from service.web.budget_parameters import call_parameter
 from service.web.openapi.examples import budget_example, page_example, task_example, usage_example
-from service.web.openapi.fields import BUDGET, refer_fields, with_examples
+from service.web.openapi.fields import BUDGET, field_refs, with_examples
 from service.web.openapi.media_types import json_content, stream_content, text_content, watch_content
 from service.web.openapi.problems import (
     OF_APPS,
@@ -17,17 +17,17 @@ from service.web.openapi.problems import (
     OF_TASKS,
     OF_USAGE,
     WAITED,
-    refer_problems,
+    problem_refs,
 )
 from service.web.openapi.schemas import Json
 from service.web.parameters import Parameter, app_parameter, task_parameters
-from service.web.problems.types import KINDS
+from service.web.problems.types import PROBLEM_TYPES
 from service.web.routes.usage import usage_parameters
 from service.web.settings import default_web_settings
 
-_MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
-_SHOWN = ("Vary", "ContentSecurityPolicy")
-_FILE = ("ETag", *_SHOWN, "ReferrerPolicy")
+_CACHED_FIELDS = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming", *BUDGET)
+_DOCUMENT_FIELDS = ("Vary", "ContentSecurityPolicy")
+_FILE_FIELDS = ("ETag", *_DOCUMENT_FIELDS, "ReferrerPolicy")
 
 _LIST_TASKS = """One slice of an app's scheduled push tasks, or with `Accept: application/x-ndjson` all of them.
 
@@ -90,18 +90,18 @@ def paths() -> Json:
         "/usage": {"get": _get_usage()},
         "/cache": {"delete": _drop_blocks()},
         "/problems": {
-            "get": _open(
+            "get": _public_operation(
                 "listProblems",
                 "Problems",
                 "All types of problems",
                 "What each type means, and how to respond to it.",
-                text_content(*KINDS.values()),
-                *_SHOWN,
+                text_content(*PROBLEM_TYPES.values()),
+                *_DOCUMENT_FIELDS,
             )
         },
         "/problems/{name}": {"get": _show_problem()},
         "/livez": {
-            "get": _open(
+            "get": _public_operation(
                 "getLiveness",
                 "State",
                 "Whether the process responds",
@@ -111,7 +111,7 @@ def paths() -> Json:
         },
         "/readyz": {"get": _readyz()},
         "/version": {
-            "get": _open(
+            "get": _public_operation(
                 "getVersion",
                 "State",
                 "Name and version",
@@ -124,159 +124,125 @@ def paths() -> Json:
 
 
 def _list_tasks() -> Json:
-    fields = ("AcceptEncoding", "CacheControl", "IfNoneMatch", "LastEventID", "Prefer", "RequestId")
-    return {
-        "operationId": "listTasks",
-        "tags": ["Tasks"],
-        "summary": "List scheduled push tasks",
-        "description": _LIST_TASKS,
-        "parameters": [
+    return _operation(
+        "listTasks",
+        "Tasks",
+        "List scheduled push tasks",
+        _LIST_TASKS,
+        parameters=[
             *(_query_parameter(parameter) for parameter in task_parameters(default_web_settings())),
-            *({"$ref": f"#/components/parameters/{name}"} for name in fields),
+            *_parameter_refs("AcceptEncoding", "CacheControl", "IfNoneMatch", "LastEventID", "Prefer", "RequestId"),
         ],
-        "security": [{"key": []}],
-        "responses": {
-            "200": {
-                "description": "The slice, or the stream. Pages have all of these fields except `X-Total-Count`; "
-                "streams have `X-Total-Count`, `Vary`, `Preference-Applied` and the budget fields.",
-                "headers": refer_fields(*_MOMENT, *BUDGET, "Link", "TotalCount", "ContentEncoding"),
-                "content": json_content("Page", page_example()) | stream_content() | watch_content(),
-            },
-            "304": {"description": "The caller already has this slice.", "headers": refer_fields(*_MOMENT, *BUDGET)},
-            **refer_problems(OF_TASKS, *WAITED),
+        responses={
+            "200": _response(
+                "The slice, or the stream. Pages have all of these fields except `X-Total-Count`; streams have "
+                "`X-Total-Count`, `Vary`, `Preference-Applied` and the budget fields.",
+                json_content("Page", page_example()) | stream_content() | watch_content(),
+                *(*_CACHED_FIELDS, "Link", "TotalCount", "ContentEncoding"),
+            ),
+            "304": _response("The caller already has this slice.", None, *_CACHED_FIELDS),
+            **problem_refs(OF_TASKS, *WAITED),
         },
-    }
+    )
 
 
 def _get_task() -> Json:
-    fields = ("AcceptEncoding", "CacheControl", "IfNoneMatch", "Prefer", "RequestId")
-    return {
-        "operationId": "getTask",
-        "tags": ["Tasks"],
-        "summary": "Get one task",
-        "description": _GET_TASK,
-        "parameters": [
-            {
-                "name": "id",
-                "in": "path",
-                "required": True,
-                "description": "The task's id.",
-                "schema": {"type": "integer", "format": "int64", "minimum": 1, "examples": [1000001294]},
-            },
-            _query_parameter(app_parameter("Name of the app that the task belongs to.")),
-            *({"$ref": f"#/components/parameters/{name}"} for name in fields),
-        ],
-        "security": [{"key": []}],
-        "responses": {
-            "200": {
-                "description": "The task.",
-                "headers": refer_fields(*_MOMENT, *BUDGET, "ContentEncoding"),
-                "content": json_content("Task", task_example()),
-            },
-            "304": {"description": "The caller already has this task.", "headers": refer_fields(*_MOMENT, *BUDGET)},
-            **refer_problems(OF_TASK, *WAITED),
-        },
+    task_id = {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": "The task's id.",
+        "schema": {"type": "integer", "format": "int64", "minimum": 1, "examples": [1000001294]},
     }
+    return _operation(
+        "getTask",
+        "Tasks",
+        "Get one task",
+        _GET_TASK,
+        parameters=[
+            task_id,
+            _query_parameter(app_parameter("Name of the app that the task belongs to.")),
+            *_parameter_refs("AcceptEncoding", "CacheControl", "IfNoneMatch", "Prefer", "RequestId"),
+        ],
+        responses={
+            "200": _response("The task.", json_content("Task", task_example()), *_CACHED_FIELDS, "ContentEncoding"),
+            "304": _response("The caller already has this task.", None, *_CACHED_FIELDS),
+            **problem_refs(OF_TASK, *WAITED),
+        },
+    )
 
 
 def _list_apps() -> Json:
     example = {"apps": [{"name": "shop", "region": "singapore"}]}
-    return {
-        "operationId": "listApps",
-        "tags": ["Tasks"],
-        "summary": "List the apps that you can read",
-        "description": "The names are values for the parameter `app`. The region is null if a base URL is configured "
-        "instead.",
-        "parameters": [{"$ref": "#/components/parameters/RequestId"}],
-        "security": [{"key": []}],
-        "responses": {
-            "200": {"description": "The apps.", "headers": refer_fields(), "content": json_content("AppList", example)},
-            **refer_problems(OF_APPS),
-        },
-    }
+    return _operation(
+        "listApps",
+        "Tasks",
+        "List the apps that you can read",
+        "The names are values for the parameter `app`. The region is null if a base URL is configured instead.",
+        parameters=_parameter_refs("RequestId"),
+        responses={"200": _response("The apps.", json_content("AppList", example)), **problem_refs(OF_APPS)},
+    )
 
 
 def _get_budget() -> Json:
-    return {
-        "operationId": "getBudget",
-        "tags": ["Tasks"],
-        "summary": "Show an app's state and budget",
-        "description": _GET_BUDGET,
-        "parameters": [
+    return _operation(
+        "getBudget",
+        "Tasks",
+        "Show an app's state and budget",
+        _GET_BUDGET,
+        parameters=[
             _query_parameter(app_parameter("Name of the app.")),
             _query_parameter(call_parameter("Which of the app's budgets.")),
-            {"$ref": "#/components/parameters/RequestId"},
+            *_parameter_refs("RequestId"),
         ],
-        "security": [{"key": []}],
-        "responses": {
-            "200": {
-                "description": "The budget.",
-                "headers": refer_fields(),
-                "content": json_content("Budget", budget_example()),
-            },
-            **refer_problems(OF_BUDGET),
+        responses={
+            "200": _response("The budget.", json_content("Budget", budget_example())),
+            **problem_refs(OF_BUDGET),
         },
-    }
+    )
 
 
 def _get_usage() -> Json:
-    return {
-        "operationId": "getUsage",
-        "tags": ["Tasks"],
-        "summary": "Show who used an app's calls",
-        "description": _GET_USAGE,
-        "parameters": [
+    return _operation(
+        "getUsage",
+        "Tasks",
+        "Show who used an app's calls",
+        _GET_USAGE,
+        parameters=[
             *(_query_parameter(parameter) for parameter in usage_parameters()),
-            {"$ref": "#/components/parameters/RequestId"},
+            *_parameter_refs("RequestId"),
         ],
-        "security": [{"key": []}],
-        "responses": {
-            "200": {
-                "description": "The usage.",
-                "headers": refer_fields(),
-                "content": json_content("Usage", usage_example()),
-            },
-            **refer_problems(OF_USAGE),
-        },
-    }
+        responses={"200": _response("The usage.", json_content("Usage", usage_example())), **problem_refs(OF_USAGE)},
+    )
 
 
 def _drop_blocks() -> Json:
-    app = task_parameters(default_web_settings()).app
-    text = "Name of the app whose blocks are dropped."
-    return {
-        "operationId": "dropBlocks",
-        "tags": ["State"],
-        "summary": "Drop all cached data of an app",
-        "description": "For operators. Drops the app's blocks in Redis and, within a second, in the memory of every "
-        "replica; calls in progress are repeated. Returns 503 if Redis is unavailable: then only the replica that "
-        "answered has dropped its blocks.",
-        "parameters": [
-            {
-                "name": app.name,
-                "in": "query",
-                "required": True,
-                "description": with_examples(text, app.examples),
-                "schema": app.schema | {"examples": [example.value for example in app.examples]},
-            },
-            {"$ref": "#/components/parameters/RequestId"},
-        ],
-        "security": [{"key": []}],
-        "responses": {
-            "200": {
-                "description": "The number of dropped values.",
-                "headers": refer_fields(),
-                "content": json_content("Dropped", {"app": "shop", "dropped": 120}),
-            },
-            **refer_problems(OF_CACHE),
+    app = app_parameter("")
+    text = with_examples("Name of the app whose blocks are dropped.", app.examples)
+    required_app = _query_parameter(app) | {"required": True, "description": text}
+    return _operation(
+        "dropBlocks",
+        "State",
+        "Drop all cached data of an app",
+        "For operators. Drops the app's blocks in Redis and, within a second, in the memory of every replica; calls in "
+        "progress are repeated. Returns 503 if Redis is unavailable: then only the replica that answered has dropped "
+        "its blocks.",
+        parameters=[required_app, *_parameter_refs("RequestId")],
+        responses={
+            "200": _response("The number of dropped values.", json_content("Dropped", {"app": "shop", "dropped": 120})),
+            **problem_refs(OF_CACHE),
         },
-    }
+    )
 
 
 def _show_problem() -> Json:
-    text = text_content(KINDS["wait-too-long"])
-    operation = _open(
-        "getProblem", "Problems", "One type of problem", "What it means, and how to respond to it.", text, *_SHOWN
+    operation = _public_operation(
+        "getProblem",
+        "Problems",
+        "One type of problem",
+        "What it means, and how to respond to it.",
+        text_content(PROBLEM_TYPES["wait-too-long"]),
+        *_DOCUMENT_FIELDS,
     )
     operation["parameters"].insert(
         0,
@@ -289,13 +255,13 @@ def _show_problem() -> Json:
             "examples": {"patience": {"value": "wait-too-long", "summary": "a wait that was rejected"}},
         },
     )
-    operation["responses"] = dict(sorted({**operation["responses"], **refer_problems(OF_PROBLEM)}.items()))
+    operation["responses"] = dict(sorted({**operation["responses"], **problem_refs(OF_PROBLEM)}.items()))
     return operation
 
 
 def _readyz() -> Json:
     ready = {"ready": True, "redis": "ok", "apps_ok": 2, "apps_total": 2}
-    operation = _open(
+    operation = _public_operation(
         "getReadiness",
         "State",
         "Whether requests can be served",
@@ -303,47 +269,70 @@ def _readyz() -> Json:
         json_content("Readiness", ready),
     )
     unready = {"ready": False, "redis": "away", "apps_ok": 0, "apps_total": 2}
-    operation["responses"]["503"] = {
-        "description": "Send requests elsewhere.",
-        "headers": refer_fields(),
-        "content": json_content("Readiness", unready),
-    }
+    operation["responses"]["503"] = _response("Send requests elsewhere.", json_content("Readiness", unready))
     return operation
 
 
 def _get_contract() -> Json:
     example = {"openapi": "3.1.0", "info": {"title": "Taskgate", "version": __version__}, "paths": {}}
-    operation = _open(
+    operation = _public_operation(
         "getContract",
         "Contract",
         "This document",
         "The contract, as OpenAPI 3.1.",
         json_content("Contract", example),
-        *_FILE,
+        *_FILE_FIELDS,
         "ContentEncoding",
     )
-    operation["parameters"][:0] = [
-        {"$ref": f"#/components/parameters/{name}"} for name in ("AcceptEncoding", "IfNoneMatch")
-    ]
-    unchanged = {"304": {"description": "The caller already has this document.", "headers": refer_fields(*_FILE)}}
+    operation["parameters"][:0] = _parameter_refs("AcceptEncoding", "IfNoneMatch")
+    unchanged = {"304": _response("The caller already has this document.", None, *_FILE_FIELDS)}
     operation["responses"] = dict(sorted({**operation["responses"], **unchanged}.items()))
     return operation
 
 
-def _open(operation_id: str, tag: str, summary: str, description: str, content: Json, *fields: str) -> Json:
-    """Return an operation that needs no API key."""
+def _operation(
+    operation_id: str,
+    tag: str,
+    summary: str,
+    description: str,
+    *,
+    parameters: list[Json],
+    responses: Json,
+    is_public: bool = False,
+) -> Json:
+    """Return an operation; it needs an API key unless `is_public`."""
     return {
         "operationId": operation_id,
         "tags": [tag],
         "summary": summary,
-        "description": f"{description} No key required.",
-        "parameters": [{"$ref": "#/components/parameters/RequestId"}],
-        "security": [],
-        "responses": {
-            "200": {"description": summary + ".", "headers": refer_fields(*fields), "content": content},
-            **refer_problems(OF_OPEN),
-        },
+        "description": description,
+        "parameters": parameters,
+        "security": [] if is_public else [{"key": []}],
+        "responses": responses,
     }
+
+
+def _public_operation(operation_id: str, tag: str, summary: str, description: str, content: Json, *fields: str) -> Json:
+    """Return an operation that needs no API key and has no parameters of its own."""
+    return _operation(
+        operation_id,
+        tag,
+        summary,
+        f"{description} No key required.",
+        parameters=_parameter_refs("RequestId"),
+        responses={"200": _response(f"{summary}.", content, *fields), **problem_refs(OF_OPEN)},
+        is_public=True,
+    )
+
+
+def _response(description: str, content: Json | None, *fields: str) -> Json:
+    """Return a response with these header fields, and with a body unless `content` is None."""
+    response = {"description": description, "headers": field_refs(*fields)}
+    return response if content is None else response | {"content": content}
+
+
+def _parameter_refs(*names: str) -> list[Json]:
+    return [{"$ref": f"#/components/parameters/{name}"} for name in names]
 
 
 def _query_parameter(parameter: Parameter[Any]) -> Json:

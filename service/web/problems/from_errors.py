@@ -36,7 +36,7 @@ from service.model.errors import (
     UpstreamUnreachable,
     WaitTooLong,
 )
-from service.web.problems.types import KINDS, ProblemType
+from service.web.problems.types import PROBLEM_TYPES, ProblemType
 from service.web.responses import Header, Response
 
 PROBLEM_JSON = b"application/problem+json"
@@ -87,8 +87,8 @@ _UNKNOWN_CREDENTIAL = "The credential in the Authorization field is not a known 
 _BARE_DETAILS: Mapping[int, str] = {
     403: "Pages of other sites may not send this request.",
     421: "Without credentials only names of this machine are accepted: use localhost or 127.0.0.1.",
+    503: "This replica has reached its limit of connections, or is shutting down. Another one may answer.",
 }
-_UNAVAILABLE = "This replica has reached its limit of connections, or is shutting down. Another one may answer."
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -112,7 +112,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
     """Details of an error: its problem type, a text, when to retry, and the members that the type adds."""
 
-    kind: ProblemType
+    type: ProblemType
     detail: str
     retry_after_s: float | None = None
     errors: tuple[Fault, ...] = ()
@@ -133,8 +133,8 @@ def slug_of(error: type[Exception]) -> str:
 def details_of(exc: Exception) -> ProblemDetails:
     """Return what a caller may see of an error: at most the error's own text, and nothing of an unexpected error."""
     slug = slug_of(type(exc))
-    kind, detail = KINDS[slug], _FIXED_DETAILS.get(slug) or str(exc) or KINDS[slug].meaning
-    return replace(ProblemDetails(kind=kind, detail=detail), **_particulars(exc))
+    problem_type, detail = PROBLEM_TYPES[slug], _FIXED_DETAILS.get(slug) or str(exc) or PROBLEM_TYPES[slug].meaning
+    return replace(ProblemDetails(type=problem_type, detail=detail), **_particulars(exc))
 
 
 def _particulars(exc: Exception) -> dict[str, Any]:
@@ -176,24 +176,25 @@ def _particulars(exc: Exception) -> dict[str, Any]:
 
 def details_of_status(status: int) -> ProblemDetails:
     """Return the details of a bare HTTP status."""
-    kind = next((kind for kind in KINDS.values() if kind.status == status and kind.is_http), None)
-    if status == 503:
-        kind = ProblemType(slug="", title=HTTPStatus(status).phrase, status=status, meaning="", remedy="", is_http=True)
-        return ProblemDetails(kind=kind, detail=_UNAVAILABLE, retry_after_s=UNAVAILABLE_RETRY_S)
-    if kind is None:
+    problem_type = next((each for each in PROBLEM_TYPES.values() if each.status == status and each.is_http), None)
+    if problem_type is None:
         phrase = HTTPStatus(status).phrase if status in HTTPStatus.__members__.values() else "Refused"
-        kind = ProblemType(slug="", title=phrase, status=status, meaning="", remedy="", is_http=True)
-    detail = _BARE_DETAILS.get(status) or _FIXED_DETAILS.get(kind.slug) or kind.meaning or kind.title
-    return ProblemDetails(kind=kind, detail=detail)
+        problem_type = ProblemType(slug="", title=phrase, status=status, meaning="", remedy="", is_http=True)
+    fixed = _BARE_DETAILS.get(status) or _FIXED_DETAILS.get(problem_type.slug)
+    return ProblemDetails(
+        type=problem_type,
+        detail=fixed or problem_type.meaning or problem_type.title,
+        retry_after_s=UNAVAILABLE_RETRY_S if status == 503 else None,
+    )
 
 
 def problem_of(details: ProblemDetails, *, request_id: str) -> Problem:
     """Return the problem as a value."""
-    kind = details.kind
+    problem_type = details.type
     return Problem(
-        type=f"/problems/{kind.slug}" if kind.slug else "about:blank",
-        title=kind.title,
-        status=kind.status,
+        type=f"/problems/{problem_type.slug}" if problem_type.slug else "about:blank",
+        title=problem_type.title,
+        status=problem_type.status,
         detail=details.detail,
         instance=f"urn:taskgate:request:{request_id}",
         request_id=request_id,

@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 def on_taskgate_error(request: Request[Any, Any, Any], exc: TaskgateError) -> litestar.Response[bytes]:
     """Return the problem for a `TaskgateError`; an error that the table lacks is handled as an unexpected failure."""
     details = details_of(exc)
-    if details.kind.status == 500:
+    if details.type.status == 500:
         return on_failure(request, exc)
     context = context_of(request.scope)
     response = _respond(details, context)
@@ -65,9 +65,9 @@ def failure_response(context: RequestContext, exc: BaseException) -> Response:
 def late_problem(context: RequestContext, exc: Exception) -> Problem:
     """Return the problem for an error raised after the response has started; same table and logging as before it."""
     details = details_of(exc)
-    if details.kind.status == 500:
+    if details.type.status == 500:
         _log_failure(context, exc)
-    context.outcome = outcome_of_problem(details.kind.slug, wait_applied_s=context.wait_applied_s)
+    context.outcome = outcome_of_problem(details.type.slug, wait_applied_s=context.wait_applied_s)
     return problem_of(details, request_id=context.request_id)
 
 
@@ -86,7 +86,7 @@ def _log_failure(context: RequestContext, exc: BaseException) -> None:
 
 
 def _respond(details: ProblemDetails, context: RequestContext) -> Response:
-    slug = details.kind.slug or str(details.kind.status)
+    slug = details.type.slug or str(details.type.status)
     context.outcome = outcome_of_problem(slug, wait_applied_s=context.wait_applied_s)
     return problem_response(details, request_id=context.request_id, wait_applied_s=context.wait_applied_s)
 

@@ -261,4 +261,4 @@ _ALL = (
     ),
 )
 
-KINDS: Mapping[str, ProblemType] = {kind.slug: kind for kind in _ALL}
+PROBLEM_TYPES: Mapping[str, ProblemType] = {problem_type.slug: problem_type for problem_type in _ALL}

@@ -125,17 +125,17 @@ def budget_body(view: BudgetView) -> BudgetBody:
         slots=SlotsBody(total=view.calls, free=view.free, window_seconds=view.window_s),
         worst_window=WorstWindowBody(last_minute=view.worst.minute, last_hour=view.worst.hour),
         pause=pause,
-        callers=tuple(_share(party) for party in view.callers),
+        callers=tuple(_share(row) for row in view.callers),
         others=_share(view.others),
     )
 
 
-def _share(party: CallerStanding) -> ShareBody:
+def _share(row: CallerStanding) -> ShareBody:
     return ShareBody(
-        caller=party.name,
-        waiting=WaitingBody(count=party.waiting, oldest_seconds=round(party.oldest_s, 3)),
-        last_minute=_used(party.tally.minute),
-        last_hour=_used(party.tally.hour),
+        caller=row.name,
+        waiting=WaitingBody(count=row.waiting, oldest_seconds=round(row.oldest_s, 3)),
+        last_minute=_used(row.tally.minute),
+        last_hour=_used(row.tally.hour),
     )
 
 

@@ -10,10 +10,10 @@ from litestar.params import FromPath
 
 from service.observe.request import context_of
 from service.web.headers.accept import choose_media_type
-from service.web.problems.types import KINDS, ProblemType
+from service.web.problems.types import PROBLEM_TYPES, ProblemType
 from service.web.responses import HTML, TEXT, Response
 
-_FORMS = ("text/plain", "text/html")
+_MEDIA_TYPES = ("text/plain", "text/html")
 _POLICY = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _CACHE_CONTROL = b"public, max-age=3600"
 
@@ -24,22 +24,22 @@ def problem_routes() -> tuple[HTTPRouteHandler, ...]:
     @get("/problems")
     async def list_problems(request: Request[Any, Any, Any]) -> Response:
         """Return the descriptions of all problem types."""
-        return _listed(request, tuple(KINDS.values()))
+        return _listed(request, tuple(PROBLEM_TYPES.values()))
 
     @get("/problems/{name:str}")
     async def show_problem(request: Request[Any, Any, Any], name: FromPath[str]) -> Response:
         """Return the description of one problem type."""
-        kind = KINDS.get(name)
-        if kind is None:
+        problem_type = PROBLEM_TYPES.get(name)
+        if problem_type is None:
             raise NotFoundException
-        return _listed(request, (kind,))
+        return _listed(request, (problem_type,))
 
     return list_problems, show_problem
 
 
-def _listed(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> Response:
+def _listed(request: Request[Any, Any, Any], types: tuple[ProblemType, ...]) -> Response:
     """Return HTML to browsers and plain text to other clients."""
-    wants_html = choose_media_type(context_of(request.scope).fields.get(b"accept"), _FORMS) == _FORMS[1]
+    wants_html = choose_media_type(context_of(request.scope).fields.get(b"accept"), _MEDIA_TYPES) == _MEDIA_TYPES[1]
     return Response(
         status=200,
         headers=(
@@ -48,26 +48,26 @@ def _listed(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> 
             (b"vary", b"Accept"),
             (b"content-security-policy", _POLICY),
         ),
-        body=(kinds_html(kinds) if wants_html else kinds_text(kinds)).encode(),
+        body=(problem_types_html(types) if wants_html else problem_types_text(types)).encode(),
     )
 
 
-def kinds_text(kinds: tuple[ProblemType, ...]) -> str:
+def problem_types_text(types: tuple[ProblemType, ...]) -> str:
     """Return meanings and remedies as plain text."""
     return "\n".join(
-        f"{kind.slug} ({kind.status}): {kind.title}\n\nWhat it means: {kind.meaning}\nWhat to do: {kind.remedy}\n"
-        for kind in kinds
+        f"{each.slug} ({each.status}): {each.title}\n\nWhat it means: {each.meaning}\nWhat to do: {each.remedy}\n"
+        for each in types
     )
 
 
-def kinds_html(kinds: tuple[ProblemType, ...]) -> str:
+def problem_types_html(types: tuple[ProblemType, ...]) -> str:
     """Return meanings and remedies as an HTML page."""
-    title = kinds[0].title if len(kinds) == 1 else "Problems"
+    title = types[0].title if len(types) == 1 else "Problems"
     sections = "".join(
-        f'<article><h2><a href="/problems/{escape(kind.slug)}">{escape(kind.slug)}</a> ({kind.status})</h2>'
-        f"<p><strong>{escape(kind.title)}</strong></p><p>What it means: {escape(kind.meaning)}</p>"
-        f"<p>What to do: {escape(kind.remedy)}</p></article>"
-        for kind in kinds
+        f'<article><h2><a href="/problems/{escape(each.slug)}">{escape(each.slug)}</a> ({each.status})</h2>'
+        f"<p><strong>{escape(each.title)}</strong></p><p>What it means: {escape(each.meaning)}</p>"
+        f"<p>What to do: {escape(each.remedy)}</p></article>"
+        for each in types
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Taskgate: {escape(title)}</title>'

@@ -21,7 +21,7 @@ from service.web.headers.encoding import Encodings
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.parameters import NO_APP, only_app, readable
+from service.web.parameters import NO_APP, check_access, only_app
 from service.web.query_string import read_query_string
 from service.web.responses import JSON, NoResponse, Response
 from service.web.settings import WebSettings
@@ -30,7 +30,7 @@ ID_MAX = 2**63 - 1
 ID_PATTERN = r"^[1-9][0-9]{0,18}$"
 
 _ID = re.compile(ID_PATTERN)
-_FORMS = (JSON.decode(),)
+_MEDIA_TYPES = (JSON.decode(),)
 _BAD_ID = Fault(parameter="id", detail=f"must be an integer from 1 to {ID_MAX}, digits only, without leading zeros")
 
 
@@ -52,7 +52,7 @@ def task_route(
         fields = context.fields
         patience = patience_of(fields, caller=caller, default_s=settings().wait_default_s)
         context.wait_applied_s = patience.applied_s
-        if choose_media_type(fields.get(b"accept"), _FORMS) is None:
+        if choose_media_type(fields.get(b"accept"), _MEDIA_TYPES) is None:
             raise HTTPException(status_code=406)
         app, task_id = read_task_parameters(request.path_params["id"], request.scope["query_string"], caller=caller)
         context.app = app
@@ -66,7 +66,7 @@ def task_route(
             origin=context.origin,
         )
         access = Access(context, callers, caller, app=app, clock=clock)
-        with in_flight.one_of(caller):
+        with in_flight.track(caller):
             work = access.during(gateway.task(task_request))
             found = await unless_hung_up(work, receive=request.receive, context=context)
         if found is None:
@@ -98,4 +98,4 @@ def read_task_parameters(id_text: str, query_string: bytes, *, caller: Caller) -
         faults.append(NO_APP)
     if faults:
         raise BadRequest(*faults)
-    return readable(texts.get("app", "") or only_app(caller), caller), int(id_text)
+    return check_access(texts.get("app", "") or only_app(caller), caller), int(id_text)

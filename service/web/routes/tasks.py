@@ -22,14 +22,14 @@ from service.web.headers.link import link_to
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.page_body import render
+from service.web.page_body import render_page
 from service.web.parameters import NDJSON, TasksReader
 from service.web.responses import JSON, NoResponse, Response
 from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import WebSettings
 from service.web.stream import TaskStream
 
-_FORMS = (JSON.decode(), NDJSON, EVENT_STREAM)
+_MEDIA_TYPES = (JSON.decode(), NDJSON, EVENT_STREAM)
 _ALLOW = "GET, OPTIONS"
 
 
@@ -89,10 +89,10 @@ class TasksEndpoint:
         fields = context.fields
         patience = patience_of(fields, caller=caller, default_s=settings.wait_default_s)
         context.wait_applied_s = patience.applied_s
-        media_type = choose_media_type(fields.get(b"accept"), _FORMS)
+        media_type = choose_media_type(fields.get(b"accept"), _MEDIA_TYPES)
         if media_type is None:
             raise HTTPException(status_code=406)
-        is_page = media_type == _FORMS[0]
+        is_page = media_type == _MEDIA_TYPES[0]
         parsed = self._reader.read(
             scope["query_string"],
             caller=caller,
@@ -122,9 +122,9 @@ class TasksEndpoint:
     async def _page(
         self, request: PageRequest, link_query: str, scope: HTTPScope, receive: Receive, context: RequestContext
     ) -> Response:
-        page = self._gateway.recall(request)
+        page = self._gateway.page_from_memory(request)
         if page is None:
-            with self._in_flight.one_of(request.caller):
+            with self._in_flight.track(request.caller):
                 work = self._access(request, context).during(self._gateway.page(request))
                 page = await unless_hung_up(work, receive=receive, context=context)
         if page is None:
@@ -132,7 +132,7 @@ class TasksEndpoint:
         context.outcome = outcome_of_answer(page, wait_applied_s=context.wait_applied_s)
         return cacheable_response(
             page,
-            render(page, path=_path(scope), link_query=link_query),
+            render_page(page, path=_path(scope), link_query=link_query),
             app=request.query.app,
             directives=request.directives,
             cost=context.cost,
@@ -154,7 +154,7 @@ class TasksEndpoint:
         tasks_max: int,
     ) -> Response:
         access = self._access(request, context)
-        with self._in_flight.one_of(request.caller):
+        with self._in_flight.track(request.caller):
             work = access.during(self._gateway.chunk(replace(request, query=start.query)))
             first = await unless_hung_up(work, receive=receive, context=context)
         if first is None:
@@ -166,7 +166,7 @@ class TasksEndpoint:
             start=start,
             only=request.only,
             context=context,
-            in_flight=self._in_flight.one_of(request.caller),
+            in_flight=self._in_flight.track(request.caller),
             access=access,
             link=link,
             tasks_max=tasks_max,

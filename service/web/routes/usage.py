@@ -14,7 +14,7 @@ from service.model.queries import FromNow, Moment, parse_moment, rfc3339
 from service.web.budget_parameters import call_parameter
 from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.parameters import MOMENT_PATTERN, Example, Parameter, app_for, app_parameter
+from service.web.parameters import MOMENT_PATTERN, Example, Parameter, app_parameter, resolve_app
 from service.web.query_string import read_query_string
 from service.web.responses import Response, json_response
 
@@ -127,7 +127,7 @@ def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], fl
         since_s = now_s + since.offset_s if isinstance(since, FromNow) else since.epoch_s
         if since_s > now_s:
             faults.append(Fault(parameter="since", detail="lies in the future"))
-        context.app = app = app_for(values.get("app"), caller, faults=faults)
+        context.app = app = resolve_app(values.get("app"), caller, faults=faults)
         only = values.get("caller") if caller.operator else caller.name
         if values.get("caller", only) != only:
             raise NotAllowed("only operators may see what other callers have used")

@@ -29,7 +29,7 @@ from service.usage.counts import UsageObserver
 from service.web.cacheable_response import CacheableResponse
 from service.web.headers.encoding import compressors
 from service.web.middleware import request_id_of
-from service.web.page_body import render
+from service.web.page_body import render_page
 from service.web.response_cache import ResponseCache
 from tests.bench.machine import resident_mib
 from tests.observations import observed
@@ -98,7 +98,10 @@ def of_a_block() -> list[tuple[str, str]]:
         ("keep in memory", lambda: memory.put("key", kept, app="shop", ends_in_s=60)),
         ("look up in memory", lambda: memory.get("key")),
         ("cut twenty tasks", lambda: made.cut(40, 60)),
-        ("build the body, tag and links of that slice", lambda: render(page, path="/tasks", link_query="app=shop&")),
+        (
+            "build the body, tag and links of that slice",
+            lambda: render_page(page, path="/tasks", link_query="app=shop&"),
+        ),
         ("for comparison: decode the JSON of the block", lambda: msgspec.json.decode(b"[%s]" % made.body)),
         ("for comparison: encode twenty tasks as JSON", lambda: msgspec.json.encode(tasks[40:60])),
     ]

@@ -5,7 +5,7 @@ import sys
 
 import msgspec
 
-from service.web.parameters import REMEMBERED_MAX
+from service.web.parameters import CACHED_MAX
 from tests.bench.hit import inside
 from tests.bench.hit.load import CONNECTIONS, FETCHED_EVERY, LIMIT, PAGES, Measured
 from tests.bench.hit.rivals import BENCH_PYTHON, nginx_binary
@@ -62,7 +62,7 @@ depend on the shared machine. A round in which a request fails is repeated, at m
 
 *Cached* repeats the same request, which the response cache serves: without parsing it, if its head has the same bytes
 as an earlier one. With a trace id per request, each is parsed. *From memory* sends `Cache-Control`, so that the page is
-cut from a block in memory; the last {REMEMBERED_MAX:,} query strings are kept parsed. In all rows, the gateway checks
+cut from a block in memory; the last {CACHED_MAX:,} query strings are kept parsed. In all rows, the gateway checks
 the credential, counts, and writes its access log as JSON. Of the others, only nginx "with credentials" looks the caller
 up, by the SHA-1 of its key; none of them counts or logs, and they send only the header fields for type and length.
 Except for FastAPI's, the apps run on the gateway's own server and event loop.

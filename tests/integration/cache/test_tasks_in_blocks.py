@@ -44,7 +44,7 @@ class Replica:
     """One replica's part of the cache."""
 
     def __init__(self, server: Server, *, memory_bytes: int = 1_000_000, tasks_max: int = 100_000) -> None:
-        self.store = RedisStore(RedisSettings(url=server.url, timeout_s=1.0))
+        self.store = RedisStore(RedisSettings(url=server.url, timeout_s=5.0))
         blocks = RedisBlocks(self.store, prefix="t", block_size=100)
         memory = MemoryBlocks(max_bytes=memory_bytes, clock=time.monotonic)
         places = TaskPlaces(self.store, prefix="t", tasks_max=tasks_max)

@@ -54,7 +54,7 @@ class Mounted:
 
     async def logged(self, name: str, count: int) -> None:
         """Wait until the event has been logged this many times."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while len(self.events(name)) < count:
                 await asyncio.sleep(0.02)
 
@@ -81,7 +81,8 @@ class Mounted:
         return {
             "apps": {APP: app(0), OTHER_APP: app(1)},
             "callers": {name: {"keys": [sha256_of(key_of(name))], "apps": [APP]} for name in callers},
-            "redis": {"url": self._valkey.url},
+            "redis": {"url": self._valkey.url, "timeout_s": 0.9},
+            "budget": {"turn_lease_s": 1.0},  # a shorter one than the time-out would be warned of
             "server": {"log_level": "info", "log_format": "json"},
         } | dict(sections)
 

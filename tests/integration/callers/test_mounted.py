@@ -35,7 +35,7 @@ async def test_no_request_is_dropped_while_files_are_swapped(mount: Mounted) -> 
     mount.put("steady")
     async with mounted(mount):
         statuses: list[int] = []
-        end_s = time.monotonic() + 20
+        end_s = time.monotonic() + 60
 
         async def load() -> None:
             while not done.is_set() and time.monotonic() < end_s:
@@ -150,7 +150,7 @@ async def test_responses_for_a_dropped_signing_key_are_dropped(mount: Mounted, s
                     assert (await mount.ask(kept)).status == 200
                 other = type(signer)(kid)
                 key_server.body = signer.jwks("two") if kid == "one" else other.jwks()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(20):
                     while (await mount.ask(kept)).status == 200:
                         await asyncio.sleep(0.05)
                 assert (await mount.ask(kept)).status == 401
@@ -174,7 +174,7 @@ async def test_a_reload_changes_lifetimes(mount: Mounted) -> None:
 
 async def test_a_reload_rejects_requests_waiting_with_a_removed_key(mount: Mounted) -> None:
     """Requests waiting with a removed key are rejected at once, without a call; others keep waiting and are served."""
-    budget = {"calls": 1, "window_s": 4.0, "wait_default_s": 20.0}
+    budget = {"calls": 1, "window_s": 6.0, "wait_default_s": 20.0}
     mount.put("going", "staying", budget=budget)
     async with mounted(mount):
         assert (await mount.ask(key_of("going"), f"/tasks?app={APP}&q=0")).status == 200
@@ -191,15 +191,15 @@ async def test_a_reload_rejects_requests_waiting_with_a_removed_key(mount: Mount
 async def test_a_stream_ends_with_its_token(mount: Mounted, signer: Any, key_server: Any) -> None:
     """A stream ends when its token expires, even while it waits for a block: the last line says why, and where to
     continue."""
-    budget = {"calls": 1, "window_s": 4.0, "wait_default_s": 20.0}
+    budget = {"calls": 1, "window_s": 10.0, "wait_default_s": 20.0}
     async with key_server.served() as base:
         mount.put(callers=with_account("shop/reports"), service_accounts=tokens(jwks_url=base), budget=budget)
         async with mounted(mount):
             assert (await mount.ask(signer.token("one"), f"/tasks?app={APP}&since=-P60D")).status == 200
-            ends_s = time.time() + 2
-            token = signer.token("one", exp=ends_s)
+            expires_s = time.time() + 2
+            token = signer.token("one", exp=expires_s)
             stream = await mount.ask(token, f"/tasks?app={APP}&since=-P60D", {"Accept": "application/x-ndjson"})
-            assert ends_s <= time.time() < ends_s + 2
+            assert expires_s <= time.time() < expires_s + 6  # the block comes 8 s later
             assert stream.status == 200, stream.body
             [last] = [line for line in stream.body.splitlines() if line.startswith(b'{"end"')]
             end = json.loads(last)["end"]

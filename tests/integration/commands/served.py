@@ -38,7 +38,7 @@ class Responses:
 
 
 class App:
-    """Answers /now at once, /slow after a second, /never never, /half half, /large with 20 MB; notes who hangs up."""
+    """Answers /now at once, /slow after two seconds, /never never, /half half, /large with 20 MB; logs hang-ups."""
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
@@ -50,7 +50,7 @@ class App:
         tell(f"got {scope['path']}")
         try:
             if scope["path"] == "/slow":
-                await asyncio.sleep(1)
+                await asyncio.sleep(2)
             if scope["path"] == "/never":
                 await asyncio.sleep(3600)
             if scope["path"] == "/half":
@@ -105,7 +105,7 @@ def main() -> int:
     host = sys.argv[4] if len(sys.argv) > 4 else "127.0.0.1"
     if mode == "asyncio":
         sys.modules["uvloop"] = None  # type: ignore[assignment]  # as if it were not installed
-    settings = ServerSettings(host=host, port=port, drain_s=drain_s, headers_timeout_s=0.5, reader_timeout_s=1.0)
+    settings = ServerSettings(host=host, port=port, drain_s=drain_s, headers_timeout_s=0.5, reader_timeout_s=2.0)
     try:
         serve(App(mode), settings, response_cache=Responses(), hooks=Hooks())
     except (CannotListen, StartFailed) as exc:

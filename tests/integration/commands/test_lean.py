@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.commands.serve import without
+from service.commands.serve import blocked_imports
 
 SEEN = """
 import sys
@@ -15,7 +15,7 @@ from service.settings import AppSettings, RedisSettings, Settings
 
 app = AppSettings(sdkappid=1400000000, admin="a", secret_env="S")
 settings = Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1"))
-serve.configured = lambda path, **_: LoadedSettings(settings=settings, warnings=())
+serve.load_config = lambda path, **_: LoadedSettings(settings=settings, warnings=())
 
 class Serving:
     CannotListen = StartFailed = OSError
@@ -51,7 +51,7 @@ def test_a_gateway_imports_what_it_uses() -> None:
 def test_hidden_packages_are_restored() -> None:
     """Inside, an import fails as for a missing package; earlier imports stay; afterwards all is as before."""
     sys.modules.pop("this", None)
-    with without("this", "json"):
+    with blocked_imports("this", "json"):
         with pytest.raises(ModuleNotFoundError):
             __import__("this")
         assert __import__("json") is sys.modules["json"]

@@ -19,7 +19,7 @@ import pytest
 from tests.ports import free_port
 
 HERE = Path(__file__).parent
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 
 
 def _paths() -> list[str]:
@@ -79,7 +79,7 @@ class Served:
 
     def refuses(self) -> bool:
         """Whether new connections are soon refused, while the process lives on."""
-        end = time.monotonic() + 0.5
+        end = time.monotonic() + 1.5
         while time.monotonic() < end and self.process.poll() is None:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
@@ -296,7 +296,7 @@ def test_headers_are_bounded_in_size_and_time(port: int, started: Starting) -> N
         slow.settimeout(DEADLINE_S)
         slow.sendall(b"GET /now HTTP/1.1\r\nhost")
         answer(slow)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 10
 
 
 def test_a_head_that_comes_byte_by_byte_is_cut_off(port: int, started: Starting) -> None:
@@ -315,7 +315,7 @@ def test_a_head_that_comes_byte_by_byte_is_cut_off(port: int, started: Starting)
                     break
             else:
                 pytest.fail("the head was never cut off")
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10  # all bytes of the head would take 50 s
 
 
 def test_stalled_readers_are_cut_off_and_slow_ones_are_not(port: int, started: Starting) -> None:
@@ -331,7 +331,7 @@ def test_stalled_readers_are_cut_off_and_slow_ones_are_not(port: int, started: S
     while served.descriptors() < descriptors + 10:  # until they are accepted
         assert time.monotonic() - begun < DEADLINE_S
         time.sleep(0.005)
-    while served.descriptors() > descriptors + 2 or time.monotonic() - begun < 4:
+    while served.descriptors() > descriptors + 2 or time.monotonic() - begun < 5:
         assert time.monotonic() - begun < DEADLINE_S
         got += len(slow.recv(65536))
         with served.connected() as other:

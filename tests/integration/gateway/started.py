@@ -29,7 +29,7 @@ async def started(
             "shop": AppSettings(sdkappid=app.sdkappid, admin=app.admin, base_url=sandbox.base_url, secret_env="SECRET")
         },
         callers={"reports": CallerSettings(keys=(key,), apps=("shop",), operator=operator)},
-        redis=RedisSettings(url=server.url, timeout_s=0.5),
+        redis=RedisSettings(url=server.url, timeout_s=5.0),
         budget=budget,
         cache=cache,
     )

@@ -27,7 +27,7 @@ class Gateway:
         self.sandbox = sandbox
         self._client = client
 
-    async def page(self, *, wait_s: float = 5, cache_control: str = "max-stale=0") -> httpx.Response:
+    async def page(self, *, wait_s: float = 20, cache_control: str = "max-stale=0") -> httpx.Response:
         """The first page of a list."""
         headers = {"Prefer": f"wait={wait_s}", "Cache-Control": cache_control}
         return await self._client.get("/tasks?since=-P1D&limit=3", headers=headers)
@@ -95,5 +95,5 @@ async def test_a_block_that_redis_lost_is_fetched_again(gateway: Gateway, loss: 
     page = await gateway.page(cache_control=cache_control)
     assert page.status_code == 200, page.text
     assert "fwd=" in page.headers["Cache-Status"]
-    assert int(page.headers["Age"]) <= 1
+    assert int(page.headers["Age"]) <= 5
     assert gateway.scripts() - before < 30

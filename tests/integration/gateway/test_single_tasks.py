@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from service.sandbox.client import ControlClient
 from service.sandbox.control import AppStats
 from service.sandbox.faults import HttpStatus, SandboxCall
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.tasks import SandboxTask
 from service.sandbox.upstream import SandboxOptions
 from service.settings import BudgetSettings, CacheSettings
+from tests.control_client import ControlClient
 from tests.integration.gateway.started import started
 from tests.servers import Server, until
 
@@ -147,7 +147,7 @@ async def test_both_budgets_are_shown(replicas: Replicas) -> None:
         assert (budget["call"], budget["slots"]["total"], budget["calls"]["last_minute"]["ok"]) == (call, 5, 1)
         assert budget["callers"][0]["last_minute"]["turns"] == turns
         used: dict[str, Any] = {}
-        async with asyncio.timeout(10):  # requests are counted in batches
+        async with asyncio.timeout(20):  # requests are counted in batches
             while used.get("total", {}).get("requests") != requests:
                 used = (await replicas.clients[0].get("/usage", params={"call": call})).json()
         assert (used["call"], used["total"]["hits"], used["total"]["fetches"]) == (call, hits, turns)

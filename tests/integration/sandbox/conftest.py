@@ -50,7 +50,7 @@ async def exchange(base_url: str, request: bytes) -> Got:
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     raw, reset = b"", False
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             writer.write(request)
             while piece := await reader.read(65_536):
                 raw += piece

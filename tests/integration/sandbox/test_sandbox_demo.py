@@ -81,7 +81,7 @@ class Started:
 
     async def nothing_left(self) -> None:
         """Wait until no process, file or directory of it is left."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while self.descendants() or list(self.place.iterdir()):
                 await asyncio.sleep(0.01)
 
@@ -134,7 +134,7 @@ async def test_the_demo_says_what_it_runs(start) -> None:
     assert stat.S_ISSOCK(os.stat(store[1]).st_mode)
     upstream = re.search(r"upstream +http://127.0.0.1:(\d+)", demo.said)
     assert upstream is not None
-    socket.create_connection(("127.0.0.1", int(upstream[1])), timeout=5).close()
+    socket.create_connection(("127.0.0.1", int(upstream[1])), timeout=20).close()
     assert len(demo.descendants()) == 5  # two guards, Valkey, the stand-in and its worker
 
 

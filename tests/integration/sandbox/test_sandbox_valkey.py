@@ -27,14 +27,14 @@ def _runs(pid: int) -> bool:
 
 
 async def _gone(pid: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while _runs(pid):
             await asyncio.sleep(0.01)
 
 
 async def _removed(directory: str) -> None:
     name = os.path.basename(directory)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while name in os.listdir(os.path.dirname(directory)):
             await asyncio.sleep(0.01)
 
@@ -125,7 +125,7 @@ async def test_a_path_that_is_too_long_is_reported(monkeypatch: pytest.MonkeyPat
 async def test_the_end_of_valkey_is_noticed_at_once(embedded: Valkey) -> None:
     """A waiter for its end is notified at once, with the status, and it can be started again."""
     os.kill(embedded.pid, signal.SIGKILL)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await embedded.ended() == 128 + signal.SIGKILL
     await embedded.begin()
     await embedded.ready()

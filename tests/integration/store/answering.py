@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from service.model.errors import StoreUnavailable
 
 
-async def answers(call: Callable[[], Awaitable[object]], *, within_s: float) -> float:
+async def answers(call: Callable[[], Awaitable[object]], *, within_s: float = 20.0) -> float:
     """Return the seconds until a call succeeds, tried every 10 ms."""
     started_s = time.monotonic()
     while True:

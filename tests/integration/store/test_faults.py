@@ -6,26 +6,39 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+import redis
 from structlog.testing import capture_logs
 
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 from tests.integration.store.answering import answers
-from tests.servers import Server, until
+from tests.servers import Server, eventually, until
 
 INCREMENT = "return {redis.call('INCR', KEYS[1])}"
 KEY = "t:{a}:k"
+TIMEOUT_S = 0.25
+"""The default of `redis.timeout_s`."""
 
 
 @pytest.fixture
 async def store(own_valkey: Server) -> AsyncIterator[RedisStore]:
-    async for store in _store(own_valkey.url):
+    """A store that a busy machine does not mistake its server for a frozen one."""
+    async with _store(own_valkey.url) as store:
         yield store
 
 
-async def _store(url: str, *, password: str | None = None) -> AsyncIterator[RedisStore]:
-    store = RedisStore(RedisSettings(url=url, connections=8), password=password)
+@pytest.fixture
+async def hasty_store(own_valkey: Server) -> AsyncIterator[RedisStore]:
+    """A store with the default time-out, connected."""
+    async with _store(own_valkey.url, timeout_s=TIMEOUT_S) as store:
+        await answers(lambda: store.get(KEY))
+        yield store
+
+
+@asynccontextmanager
+async def _store(url: str, *, password: str | None = None, timeout_s: float = 5.0) -> AsyncIterator[RedisStore]:
+    store = RedisStore(RedisSettings(url=url, connections=8, timeout_s=timeout_s), password=password)
     yield store
     await store.aclose()
     assert store.open_connections == 0
@@ -39,7 +52,7 @@ async def detail_of(call: Awaitable[object]) -> str:
 
 
 async def test_a_killed_server_is_unreachable_and_found_again(store: RedisStore, own_valkey: Server) -> None:
-    """After kill -9 calls fail as unreachable; they succeed within half a second of its return without data."""
+    """After kill -9 calls fail as unreachable; they succeed soon after its return without data."""
     script = store.script(INCREMENT)
     assert await script([KEY], []) == [1]
     own_valkey.kill()
@@ -47,7 +60,7 @@ async def test_a_killed_server_is_unreachable_and_found_again(store: RedisStore,
     assert await detail_of(store.get(KEY)) == "unreachable"
     await asyncio.sleep(0.5)
     own_valkey.start()
-    assert await answers(lambda: script([KEY], []), within_s=5.0) < 2.0
+    await answers(lambda: script([KEY], []), within_s=5.0)
     assert await script([KEY], []) == [2]
 
 
@@ -61,46 +74,50 @@ async def test_a_restart_between_calls_costs_no_call(store: RedisStore, own_valk
     assert await store.get(KEY) == b"1"
 
 
-async def test_a_frozen_server_delays_few_calls(store: RedisStore, own_valkey: Server) -> None:
-    """With the server stopped, the first calls time out after 250 ms, and 3,000 more do not wait that long each;
-    soon after its return calls succeed. Connections stay within their bound.
+async def test_a_frozen_server_delays_few_calls(hasty_store: RedisStore, own_valkey: Server) -> None:
+    """With the server stopped, the first calls time out, and 3,000 more do not wait that long each; of those that
+    follow one another, only one every 0.2 s is tried. After its return calls succeed. Connections stay within their
+    bound.
     """
-    await store.put(KEY, b"v", ttl_ms=60_000)
+    own_valkey.run("SET", KEY, b"v")
     own_valkey.freeze()
     started_s = time.monotonic()
-    assert await detail_of(store.get(KEY)) == "timed out"
-    assert 0.2 < time.monotonic() - started_s < 1.5
+    assert await detail_of(hasty_store.get(KEY)) == "timed out"
+    assert 0.2 < time.monotonic() - started_s < 4  # redis-py's own time-out is 5 s
     started_s = time.monotonic()
-    faults = await asyncio.gather(*(store.get(KEY) for _ in range(3000)), return_exceptions=True)
+    faults = await asyncio.gather(*(hasty_store.get(KEY) for _ in range(3000)), return_exceptions=True)
     assert all(isinstance(fault, StoreUnavailable) for fault in faults)
-    assert time.monotonic() - started_s < 5  # in turns of 8 connections they would take 90 s
-    assert await most_time(store) < 1.0
+    assert time.monotonic() - started_s < 20  # in turns of 8 connections they would take 90 s
+    await most_are_refused_untried(hasty_store)
     own_valkey.thaw()
-    assert await answers(lambda: store.get(KEY), within_s=5.0) < 2.0
-    assert await asyncio.gather(*(store.get(KEY) for _ in range(50))) == [b"v"] * 50
-    assert own_valkey.connections() <= 8
+    await answers(lambda: hasty_store.get(KEY), within_s=5.0)
+    async with _store(own_valkey.url) as store:
+        assert await asyncio.gather(*(store.get(KEY) for _ in range(50))) == [b"v"] * 50
+        assert own_valkey.connections() <= 8 + hasty_store.open_connections <= 8 + 8
 
 
-async def most_time(store: RedisStore) -> float:
-    """The longest of many calls made one after the other for 1.5 s, at most one in four of which may be slow."""
-    times: list[float] = []
-    ended_s = time.monotonic() + 1.5
-    while time.monotonic() < ended_s:
-        started_s = time.monotonic()
-        assert await detail_of(store.get(KEY)) == "timed out"
-        times.append(time.monotonic() - started_s)
+async def most_are_refused_untried(store: RedisStore) -> None:
+    """Make calls one after the other until fifty were refused without being sent."""
+    refused = tried = 0
+    started_s = time.monotonic()
+    while refused < 50:
+        with pytest.raises(StoreUnavailable, match="timed out") as caught:
+            await store.get(KEY)
+        tried += caught.value.__cause__ is not None
+        refused += caught.value.__cause__ is None
+        spent_s = time.monotonic() - started_s
+        assert spent_s < 10, "each waits"
+        assert tried <= spent_s / (0.2 + TIMEOUT_S) + 1
         await asyncio.sleep(0.01)
-    assert sum(spent > 0.1 for spent in times) * 4 < len(times)
-    return max(times)
 
 
-async def test_a_script_is_never_repeated(store: RedisStore, own_valkey: Server) -> None:
+async def test_a_script_is_never_repeated(hasty_store: RedisStore, own_valkey: Server) -> None:
     """A script whose answer was late ran only once."""
-    slow = store.script("redis.call('INCR', KEYS[1]) local i = 0 while i < 6e7 do i = i + 1 end return {1}")
-    await store.get("t:{a}:k")
-    assert await detail_of(slow([KEY], [])) in {"timed out", "busy"}
-    await answers(lambda: store.get(KEY), within_s=20.0)
-    assert await store.get(KEY) == b"1"
+    source = "redis.call('INCR', KEYS[1]) local i = 0 while i < 6e7 do i = i + 1 end return {1}"
+    own_valkey.run("SCRIPT", "LOAD", source)
+    assert await detail_of(hasty_store.script(source)([KEY], [])) in {"timed out", "busy"}
+    await answers(lambda: hasty_store.get(KEY))
+    assert own_valkey.run("GET", KEY) == b"1"
 
 
 async def test_a_forgotten_script_is_loaded_again(store: RedisStore, own_valkey: Server) -> None:
@@ -134,7 +151,7 @@ async def test_out_of_memory_is_reported(store: RedisStore, own_valkey: Server) 
 async def test_a_replica_is_read_only(store: RedisStore, own_valkey: Server) -> None:
     """Writes and scripts on a replica are refused as read-only."""
     with Server("--replicaof", "127.0.0.1", str(own_valkey.port)) as replica:
-        async for on_replica in _store(replica.url):
+        async with _store(replica.url) as on_replica:
             assert await detail_of(on_replica.put(KEY, b"v", ttl_ms=1000)) == "read-only"
             assert await detail_of(on_replica.script(INCREMENT)([KEY], [])) == "read-only"
 
@@ -143,10 +160,10 @@ async def test_commands_without_permission_are_refused(own_valkey: Server) -> No
     """If the user may not run scripts, they are refused and reads succeed; a wrong password is refused, too."""
     own_valkey.run("ACL", "SETUSER", "gate", "on", ">right", "~*", "&*", "+@all", "-@scripting")
     url = f"redis://gate@127.0.0.1:{own_valkey.port}"
-    async for store in _store(url, password="right"):
+    async with _store(url, password="right") as store:
         assert await detail_of(store.script(INCREMENT)([KEY], [])) == "refused"
         assert await store.get(KEY) is None
-    async for store in _store(url, password="wrong"):
+    async with _store(url, password="wrong") as store:
         with capture_logs() as logs:
             for _ in range(3):
                 assert await detail_of(store.get(KEY)) == "refused"
@@ -158,10 +175,10 @@ async def test_commands_without_permission_are_refused(own_valkey: Server) -> No
 async def test_a_server_without_free_connections_refuses(store: RedisStore, own_valkey: Server) -> None:
     """A server at its limit of clients refuses, and serves when one has left."""
     own_valkey.run("CONFIG", "SET", "maxclients", "1")
-    async for other in _store(own_valkey.url):
+    async with _store(own_valkey.url) as other:
         await other.get(KEY)
         assert await detail_of(store.get(KEY)) in {"refused", "unreachable"}
-    assert await answers(lambda: store.get(KEY), within_s=5.0) < 2.0
+    await answers(lambda: store.get(KEY), within_s=5.0)
 
 
 @asynccontextmanager
@@ -195,11 +212,12 @@ async def silent_url() -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("password", [None, "secret"])
 async def test_a_socket_that_never_answers_is_timed_out(silent_url: str, password: str | None) -> None:
-    """A server that accepts connections and never replies costs 250 ms, also if it does not reply to the password."""
-    async for store in _store(silent_url, password=password):
+    """A server that accepts connections and never replies costs one time-out, also if it does not reply to the
+    password."""
+    async with _store(silent_url, password=password, timeout_s=1.0) as store:
         started_s = time.monotonic()
         assert await detail_of(store.get(KEY)) == "timed out"
-        assert 0.2 < time.monotonic() - started_s < 0.5
+        assert 0.9 < time.monotonic() - started_s < 1.9
         assert store.open_connections == 0
 
 
@@ -228,17 +246,15 @@ async def test_only_reads_are_retried() -> None:
     )
     for call in calls:
         hanger = Hanger()
-        async with speaking(hanger.talk) as url:
-            async for store in _store(url):
-                await store.get("first")
-                assert await detail_of(call(store)) == "unreachable"
-                await store.get("first")
+        async with speaking(hanger.talk) as url, _store(url) as store:
+            await store.get("first")
+            assert await detail_of(call(store)) == "unreachable"
+            await store.get("first")
         assert len(hanger.seen) == 1
     hanger = Hanger()
-    async with speaking(hanger.talk) as url:
-        async for store in _store(url):
-            await store.get("first")
-            assert await store.get(KEY) is None
+    async with speaking(hanger.talk) as url, _store(url) as store:
+        await store.get("first")
+        assert await store.get(KEY) is None
     assert len(hanger.seen) == 2
 
 
@@ -249,32 +265,38 @@ async def test_garbage_is_a_broken_answer() -> None:
         await reader.read(10)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    async with speaking(talk) as url:
-        async for store in _store(url):
-            assert await detail_of(store.get(KEY)) == "broken answer"
+    async with speaking(talk) as url, _store(url) as store:
+        assert await detail_of(store.get(KEY)) == "broken answer"
 
 
 async def test_calls_beyond_the_pool_are_refused_if_they_wait_too_long(silent_url: str) -> None:
-    """Of 500 concurrent calls to a silent server, all fail as busy or timed out; one after the other they would
-    take four seconds."""
-    async for store in _store(silent_url):
+    """Of 500 concurrent calls to a silent server, all fail as busy or timed out; eight at a time they would take 16
+    seconds."""
+    async with _store(silent_url, timeout_s=TIMEOUT_S) as store:
         started_s = time.monotonic()
         faults = await asyncio.gather(*(store.get(KEY) for _ in range(500)), return_exceptions=True)
         assert {str(getattr(fault, "detail", fault)) for fault in faults} <= {"busy", "timed out"}
-        assert time.monotonic() - started_s < 2
+        assert time.monotonic() - started_s < 8
 
 
 async def test_a_busy_server_is_reported(store: RedisStore, own_valkey: Server) -> None:
-    """While another client's script blocks the server, calls fail as timed out or busy; they succeed when it has
-    ended."""
+    """While another client's script blocks the server, calls fail as busy; they succeed when it has ended."""
     own_valkey.run("CONFIG", "SET", "busy-reply-threshold", "50")
-    await store.get("t:{a}:k")
+    await store.get(KEY)
     endless = asyncio.create_task(asyncio.to_thread(_run_endless, own_valkey))
-    await asyncio.sleep(0.2)
-    assert await detail_of(store.get(KEY)) in {"busy", "timed out"}
+    await asyncio.to_thread(eventually, lambda: _is_busy(own_valkey))
+    assert await detail_of(store.get(KEY)) == "busy"
     own_valkey.run("SCRIPT", "KILL")
     await endless
-    assert await answers(lambda: store.get(KEY), within_s=5.0) < 2.0
+    await answers(lambda: store.get(KEY), within_s=5.0)
+
+
+def _is_busy(server: Server) -> bool:
+    try:
+        server.run("GET", KEY)
+    except redis.ResponseError:
+        return True
+    return False
 
 
 def _run_endless(server: Server) -> None:
@@ -283,39 +305,43 @@ def _run_endless(server: Server) -> None:
 
 
 async def test_listening_resumes_after_a_restart(store: RedisStore, own_valkey: Server) -> None:
-    """After kill -9 and a restart the gap is reported, and later messages are received, within a second."""
+    """After kill -9 and a restart the gap is reported, and later messages are received."""
     heard: list[bytes] = []
-    gaps: list[float] = []
-    store.listen("t:c", heard.append, on_gap=lambda: gaps.append(time.monotonic()))
+    gaps: list[int] = []
+    store.listen("t:c", heard.append, on_gap=lambda: gaps.append(1))
     await until(lambda: len(gaps) == 1)
     own_valkey.kill()
     await asyncio.sleep(0.3)
     own_valkey.start()
-    await until(lambda: len(gaps) == 2, within_s=1.0)
+    await until(lambda: len(gaps) == 2, within_s=5.0)
     await store.publish("t:c", b"again")
-    await until(lambda: heard == [b"again"], within_s=1.0)
+    await until(lambda: heard == [b"again"])
 
 
-async def test_a_listener_detects_a_frozen_server(store: RedisStore, own_valkey: Server) -> None:
-    """With the server stopped for longer than the listener accepts, its return is a gap."""
-    gaps: list[float] = []
-    store.listen("t:c", lambda _: None, on_gap=lambda: gaps.append(time.monotonic()))
-    await until(lambda: len(gaps) == 1)
-    own_valkey.freeze()
-    await asyncio.sleep(1.2)
-    own_valkey.thaw()
-    await until(lambda: len(gaps) == 2, within_s=1.5)
+async def test_a_listener_detects_a_frozen_server(own_valkey: Server) -> None:
+    """With the server stopped for longer than the listener accepts, the connection is closed, and its return is a
+    gap."""
+    gaps: list[int] = []
+    async with _store(own_valkey.url, timeout_s=TIMEOUT_S) as store:
+        store.listen("t:c", lambda _: None, on_gap=lambda: gaps.append(1))
+        await until(lambda: bool(gaps))
+        own_valkey.freeze()
+        await until(lambda: store.open_connections == 0)
+        gaps.clear()
+        own_valkey.thaw()
+        await until(lambda: bool(gaps))
 
 
-async def test_a_quiet_channel_stays_open(store: RedisStore, own_valkey: Server) -> None:
+async def test_a_quiet_channel_stays_open(own_valkey: Server) -> None:
     """A channel without messages for longer than the listener's timeout keeps its connection, and no gap is
     reported."""
-    gaps: list[float] = []
-    store.listen("t:c", lambda _: None, on_gap=lambda: gaps.append(time.monotonic()))
-    await until(lambda: len(gaps) == 1)
-    await asyncio.sleep(1.5)
-    assert len(gaps) == 1
-    assert own_valkey.connections() == 1
+    gaps: list[int] = []
+    async with _store(own_valkey.url, timeout_s=1.0) as store:
+        store.listen("t:c", lambda _: None, on_gap=lambda: gaps.append(1))
+        await until(lambda: len(gaps) == 1)
+        await asyncio.sleep(2.5)
+        assert len(gaps) == 1
+        assert own_valkey.connections() == 1
 
 
 async def test_a_failing_handler_does_not_affect_others(store: RedisStore, own_valkey: Server) -> None:

@@ -14,7 +14,7 @@ from tests.servers import Server
 
 @pytest.fixture
 async def store(valkey: Server) -> AsyncIterator[RedisStore]:
-    store = RedisStore(RedisSettings(url=valkey.url, timeout_s=2.0))
+    store = RedisStore(RedisSettings(url=valkey.url, timeout_s=5.0))
     yield store
     await store.aclose()
 
@@ -28,15 +28,15 @@ async def test_replicas_with_wrong_clocks_agree(store: RedisStore) -> None:
     with capture_logs() as logs:
         for off_s, clock in clocks.items():
             assert clock.skew_s is None
-            assert clock() == pytest.approx(time.time() + off_s, abs=0.5)
+            assert clock() == pytest.approx(time.time() + off_s, abs=3)
             await clock.__aenter__()
     for off_s, clock in clocks.items():
-        assert clock() == pytest.approx(time.time(), abs=0.5)
-        assert clock.skew_s == pytest.approx(off_s, abs=0.5)
+        assert clock() == pytest.approx(time.time(), abs=3)
+        assert clock.skew_s == pytest.approx(off_s, abs=3)
         await clock.__aexit__()
     assert [(each["event"], each["ahead_of_redis_s"]) for each in logs] == [
-        ("clock.skewed", pytest.approx(3600, abs=0.5)),
-        ("clock.skewed", pytest.approx(-86_400, abs=0.5)),
+        ("clock.skewed", pytest.approx(3600, abs=3)),
+        ("clock.skewed", pytest.approx(-86_400, abs=3)),
     ]
 
 

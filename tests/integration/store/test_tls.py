@@ -120,7 +120,7 @@ async def test_a_private_ca_is_trusted(valkey: Server, authority: Authority) -> 
             store.listen("t:c", heard.append, on_gap=listening.set)
             await store.put("t:{a}:k", b"v", ttl_ms=10_000)
             assert await store.get("t:{a}:k") == b"v"
-            await asyncio.wait_for(listening.wait(), 5)
+            await asyncio.wait_for(listening.wait(), 20)
         detail, [reason] = await fault_of(url)
     assert detail == "certificate not trusted"
     assert "unable to get local issuer certificate" in reason

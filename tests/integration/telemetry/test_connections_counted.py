@@ -31,7 +31,7 @@ def request(target: str, *fields: str) -> bytes:
 
 async def scrape_when(replica: Replica, condition: Callable[[Scrape], bool]) -> Scrape:
     """The metrics once a condition holds."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(20):
         while not condition(scrape := await scraped(replica.metrics_port)):
             await asyncio.sleep(0.05)
     return scrape
@@ -59,6 +59,7 @@ async def test_connections_and_their_ends(valkey: Server) -> None:
             scrape = await scrape_when(replica, lambda scrape: aborted(scrape, "head") == 1)
             stream = request(f"/tasks?app={APP.name}", "Accept: application/x-ndjson")
             streams = [hold(stream) for _ in range(3)]
+            await scrape_when(replica, lambda scrape: scrape.sum("taskgate_requests_in_flight") == 3)
             scrape = await scrape_when(replica, lambda scrape: scrape.sum("taskgate_unsent_bytes") > 10_000)
             assert scrape.sum("taskgate_requests_in_flight") == scrape.sum("taskgate_connections") == 3
             for _ in range(4):

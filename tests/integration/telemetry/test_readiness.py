@@ -54,7 +54,7 @@ async def test_ready_from_start_to_leave(own_valkey: Server, sandbox: Sandbox, t
     settings = Settings(
         apps={"shop": app},
         callers={"c": caller},
-        redis=RedisSettings(url=own_valkey.url),
+        redis=RedisSettings(url=own_valkey.url, timeout_s=5.0),
         server=ServerSettings(),
         telemetry=TelemetrySettings(metrics_port=metrics_port),
     )
@@ -72,7 +72,7 @@ async def test_ready_from_start_to_leave(own_valkey: Server, sandbox: Sandbox, t
         live, ready, said = await states(service)
         assert (live, ready, said["redis"]) == (200, 200, "away")
         own_valkey.start()
-        async with asyncio.timeout(5):  # without any request
+        async with asyncio.timeout(20):  # without any request
             while (await states(service))[2]["redis"] == "away":
                 await asyncio.sleep(0.02)
         service.begin_drain()
@@ -87,7 +87,7 @@ async def test_without_a_port_nothing_is_counted(valkey: Server, sandbox: Sandbo
     secret = tmp_path / "secret"
     secret.write_text(APP.key)
     app = AppSettings(sdkappid=APP.sdkappid, admin=APP.admin, base_url=sandbox.base_url, secret_file=str(secret))
-    service = create_app(Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url=valkey.url)))
+    service = create_app(Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url=valkey.url, timeout_s=5.0)))
     before = asyncio.all_tasks()
     async with running(service):
         assert not [task for task in asyncio.all_tasks() - before if task.get_name() == "loop-lag"]

@@ -40,7 +40,7 @@ class Bench:
             clock=lambda: NOW_S,
             observers=[self.traces.ended],
         )
-        self._app = self.traces.edge(self.web)
+        self._app = self.traces.traced(self.web)
 
     async def get(
         self, target: str = "/tasks?app=shop", headers: Mapping[str, str] | None = None, *, method: str = "GET"

@@ -70,7 +70,7 @@ async def test_reloads_are_counted_with_the_result_of_the_last(valkey: Server) -
         for text, expected in zip(texts, ((0, 0, 1), (1, 0, 1), (1, 1, 0), (2, 1, 1)), strict=True):
             if expected[0] or expected[1]:
                 replica.configuration.write_text(text)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 while (found := await reloads(at))[:3] != expected:
                     await asyncio.sleep(0.05)
             times.append(found[3])

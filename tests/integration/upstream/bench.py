@@ -117,7 +117,7 @@ class Upstream:
 
     async def all_closed(self) -> None:
         """Wait until no connection is left."""
-        async with asyncio.timeout(5), self._all_closed:
+        async with asyncio.timeout(20), self._all_closed:
             await self._all_closed.wait_for(lambda: self.open == 0)
 
 

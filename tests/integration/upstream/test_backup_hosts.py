@@ -66,7 +66,7 @@ async def test_no_call_is_made_if_no_host_can_be_reached(bench: Bench) -> None:
 )
 async def test_no_second_host_after_an_answer(bench: Bench, scene: Any, kind: type[UpstreamError]) -> None:
     """A host that answered, or may have received the call, is the only one called."""
-    bench.use(bench.base, f"http://localhost:{bench.port}", read_timeout_s=0.1)
+    bench.use(bench.base, f"http://localhost:{bench.port}", read_timeout_s=0.5)
     bench.upstream.scene = scene
     with pytest.raises(kind):
         await bench.fetch()

@@ -58,10 +58,10 @@ async def test_before_send_raises_what_httpx_raises(bench: Bench) -> None:
 
 async def test_before_send_takes_too_long(bench: Bench) -> None:
     """If `before_send` ends after the deadline, nothing is sent any more."""
-    bench.use(call_timeout_s=0.1)
+    bench.use(call_timeout_s=0.5)
 
     async def before_send() -> None:
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.6)
 
     with pytest.raises(UpstreamUnreachable, match="not sent in time") as caught:
         await bench.fetch(before_send)

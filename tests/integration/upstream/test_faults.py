@@ -18,8 +18,9 @@ from tests.ports import free_port
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 UNRESOLVABLE = f"http://{'a' * 64}.invalid"  # longer than a label may be, so it fails without a lookup
-SHORT = {"connect_timeout_s": 0.1, "read_timeout_s": 0.1, "call_timeout_s": 0.2}
-DRIP_LIMIT_S = 2.0
+SHORT = {"connect_timeout_s": 1.0, "read_timeout_s": 0.3, "call_timeout_s": 1.0}
+DRIP_LIMIT_S = 4.0
+"""A drip lasts for 6 s."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,8 @@ async def test_an_unreachable_upstream_costs_no_slot(
     """Without a connection nothing was sent, no slot was requested, and the reason is reported."""
     caplog.set_level(logging.DEBUG)
     bench.upstream.scene = greet if "plain" in host else pages()
-    bench.use(host.format(closed=free_port(), plain=bench.port, silent=bench.port), connect_timeout_s=0.2)
+    timeout_s = 0.2 if "silent" in host else 5.0
+    bench.use(host.format(closed=free_port(), plain=bench.port, silent=bench.port), connect_timeout_s=timeout_s)
     with pytest.raises(UpstreamUnreachable, match=text) as caught:
         await bench.fetch()
     assert type(caught.value) is UpstreamUnreachable
@@ -176,7 +178,7 @@ async def test_a_signature_in_the_upstreams_text_is_masked(bench: Bench) -> None
 
 async def test_without_a_free_connection_no_call_is_made(bench: Bench) -> None:
     """If all connections are in use, the call ends without having been made, and no host counts as failed."""
-    bench.use(bench.base, f"http://127.0.0.1:{free_port()}", connections=1, connect_timeout_s=0.1)
+    bench.use(bench.base, f"http://127.0.0.1:{free_port()}", connections=1, connect_timeout_s=0.5)
     go_on = asyncio.Event()
     asked = asyncio.Event()
 
@@ -200,7 +202,7 @@ async def test_without_a_free_connection_no_call_is_made(bench: Bench) -> None:
 
 async def test_a_call_succeeds_after_every_kind_of_failure(bench: Bench) -> None:
     """After every kind of failure in turn on one connection slot, the next call succeeds."""
-    bench.use(connections=1, connect_timeout_s=2.0, read_timeout_s=0.2, call_timeout_s=2.0)
+    bench.use(connections=1, connect_timeout_s=2.0, read_timeout_s=0.5, call_timeout_s=2.0)
     for scene in (raw(hang=True), raw(HEAD, b"{", hang=True), reset_after(), raw(), raw(HEAD), bomb(), echo):
         bench.upstream.scene = scene
         with pytest.raises(UpstreamError):

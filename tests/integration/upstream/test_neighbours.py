@@ -93,7 +93,7 @@ async def _at_once() -> None:
 async def test_a_slow_lookup_does_not_delay_other_apps(bench: Bench, names: Names) -> None:
     """Thirty calls of one app wait for its name; the other app's calls are answered meanwhile, by one thread more."""
     names.hanging.add("sick.test")
-    apps = Apps(bench, names, connections=30)
+    apps = Apps(bench, names, connections=30, connect_timeout_s=2.0, call_timeout_s=3.0)
     async with aclosing(apps.client):
         sick = [asyncio.create_task(apps.fetch("sick")) for _ in range(30)]
         await asyncio.sleep(0)
@@ -127,7 +127,7 @@ async def test_calls_succeed_once_a_hanging_lookup_ends(bench: Bench, names: Nam
         with pytest.raises(UpstreamUnreachable, match="in time"):
             await apps.fetch("sick")
         names.go.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 try:
                     assert (await apps.fetch("sick")).total == 1
@@ -163,10 +163,10 @@ async def test_hanging_calls_occupy_only_the_connections_of_their_app(bench: Ben
                 await connection.answer(b'{"ErrorCode": 0, "Total": 0, "Tasks": []}')
 
     bench.upstream.scene = play
-    apps = Apps(bench, names, one_host=True, connections=2, connect_timeout_s=0.2)
+    apps = Apps(bench, names, one_host=True, connections=2, read_timeout_s=2.0, call_timeout_s=3.0)
     async with aclosing(apps.client):
         sick = [asyncio.create_task(apps.fetch("sick")) for _ in range(2)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(bench.upstream.requests) < 2:
                 await asyncio.sleep(0.01)
         with pytest.raises(UpstreamUnreachable, match="no connection was free"):
@@ -215,7 +215,7 @@ def test_a_hanging_secret_file_keeps_the_last_secret(tmp_path: Path) -> None:
     began_s = time.monotonic()
     for look in range(1, 50):
         assert secret.read(look * CHECK_EVERY_S) == SECRET.encode()
-    assert time.monotonic() - began_s < 1
+    assert time.monotonic() - began_s < 5  # a wait of 0.2 s for each would take twice as long
     assert threading.active_count() == before + 1
     release(file)
 
@@ -239,12 +239,12 @@ async def test_hanging_files_and_urls_occupy_no_shared_thread(
         watcher = ConfigurationWatcher(str(file), {}, running=settings, apply=pytest.fail)
         replaced_by_a_pipe(file)
         files.append(file)
-        hanging += [watcher.look(), FileKeySource(str(file)).read()]
+        hanging += [watcher.check(), FileKeySource(str(file)).read()]
         hanging.append(UrlKeySource("http://keys.test/", ca_file=None, token_file=None, timeout_s=20).read())
     tasks = [asyncio.create_task(each) for each in hanging]
     done, _ = await asyncio.wait(tasks, timeout=0.2)
     assert not done
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await asyncio.gather(*(asyncio.to_thread(time.monotonic) for _ in range(20)))
     names.failing.add("keys.test")
     names.go.set()

@@ -179,7 +179,7 @@ async def tinyproxy(folder: Path, *lines: str) -> AsyncIterator[str]:
         program, "-d", "-c", str(file), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        await until_listening(port, within_s=5)
+        await until_listening(port)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

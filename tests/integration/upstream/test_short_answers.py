@@ -83,7 +83,7 @@ class Replica:
     """The parts of one replica that fetch blocks."""
 
     def __init__(self, server: Server, upstream: FewAtATime, *, memory_bytes: int = 1_000_000) -> None:
-        self.store = RedisStore(RedisSettings(url=server.url, timeout_s=1.0))
+        self.store = RedisStore(RedisSettings(url=server.url, timeout_s=5.0))
         blocks = RedisBlocks(self.store, prefix="t", block_size=100)
         cache = BlockCache(blocks, MemoryBlocks(max_bytes=memory_bytes, clock=time.monotonic), lifetimes=LIFETIMES)
         scheduler = RedisScheduler(self.store, prefix="t", app="shop", replica=f"r{id(self)}", rules=RULES)

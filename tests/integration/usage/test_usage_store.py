@@ -25,7 +25,7 @@ class World:
         self.now_s = NOON_S
         self.age_s = 0.0
         self.server = server
-        self.store = RedisStore(RedisSettings(url=server.url, timeout_s=0.5))
+        self.store = RedisStore(RedisSettings(url=server.url, timeout_s=5.0))
 
     def usage_store(self, replica: str, store: Store | None = None, *, window_s: float = 1.0) -> UsageStore:
         """Return one replica's usage store; flushed by the test. What it has read is as old as `age_s`."""
@@ -122,7 +122,7 @@ async def test_keys_expire_by_themselves(world: World) -> None:
 
 async def test_a_batch_whose_answer_was_lost_counts_once(world: World) -> None:
     """A batch whose answer was lost is sent again under the same number; later counts are sent with the next one."""
-    lossy = LossyStore(RedisSettings(url=world.server.url, timeout_s=0.5))
+    lossy = LossyStore(RedisSettings(url=world.server.url, timeout_s=5.0))
     usage_store = world.usage_store("one", lossy)
     usage_store.count("a", "turns", 3)
     await usage_store.flush()
@@ -178,7 +178,7 @@ async def test_reads_are_bounded(world: World) -> None:
 
             return counted
 
-    store = Counting(RedisSettings(url=world.server.url, timeout_s=0.5))
+    store = Counting(RedisSettings(url=world.server.url, timeout_s=5.0))
     usage_store = world.usage_store("one", store)
     await asyncio.gather(*(usage_store.tallies() for _ in range(50)), *(usage_store.worst() for _ in range(50)))
     assert asked == 1 + MINUTES // READ_MAX

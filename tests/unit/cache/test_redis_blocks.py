@@ -22,7 +22,7 @@ BLOCK = TWO_TASKS
 
 @pytest.fixture
 async def store(valkey: Server) -> AsyncIterator[RedisStore]:
-    store = RedisStore(RedisSettings(url=valkey.url, timeout_s=1.0))
+    store = RedisStore(RedisSettings(url=valkey.url, timeout_s=5.0))
     yield store
     await store.aclose()
 

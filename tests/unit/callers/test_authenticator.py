@@ -80,11 +80,11 @@ def test_wrong_missing_and_expired_keys_take_the_same_time() -> None:
     authenticator = keys_only(**many)
 
     def took_s(authorization: bytes | None) -> float:
-        begun = time.perf_counter()
+        begun = time.process_time()
         for _ in range(20):
             with pytest.raises(Unauthenticated):
                 authenticator.identify(authorization)
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     tries = [(took_s(b"Bearer key250"), took_s(b"Bearer kex250"), took_s(None)) for _ in range(60)]
     medians = [statistics.median(times) for times in zip(*tries, strict=True)]

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.callers.issuer import TokenIssuer
-from service.callers.signing_keys import NoKeys, read_jwks
+from service.callers.signing_keys import InvalidJwks, read_jwks
 from tests.servers import until
 from tests.unit.callers.tables import Clock, Held
 
@@ -68,7 +68,7 @@ async def test_keys_are_bounded(mint: Any) -> None:
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b'{"keys":[]}', b'{"keys":{}}', b"\xff", b"[" * 100_000])
 def test_a_document_without_keys_is_a_failure(raw: bytes) -> None:
     """A document without a key is reported as such."""
-    with pytest.raises(NoKeys):
+    with pytest.raises(InvalidJwks):
         read_jwks(raw)
 
 
@@ -132,5 +132,5 @@ async def test_the_start_does_not_wait_for_a_source_that_hangs(mint: Any, monkey
     source = Held(mint.jwks())
     source.go.clear()
     issuer = TokenIssuer(source, refresh_s=300)
-    async with asyncio.timeout(2), following(issuer):
+    async with asyncio.timeout(20), following(issuer):
         assert issuer.keys == {}

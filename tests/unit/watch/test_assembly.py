@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from service.model.pages import Chunk, Source
-from service.watch.assembly import Assembled, assembled
+from service.watch.assembly import AssembledList, assemble
 from tests.unit.watch.lists import QUERY, RANGE, record
 
 
@@ -21,9 +21,9 @@ def block(*ids: int, at_ms: int = 1, title: str = "t") -> Chunk:
     )
 
 
-def put(*chunks: Chunk, last: Assembled | None = None, is_new: bool = True) -> Assembled:
+def put(*chunks: Chunk, last: AssembledList | None = None, is_new: bool = True) -> AssembledList:
     """One pass."""
-    return assembled(chunks, query=QUERY, last=last, is_new=is_new)
+    return assemble(chunks, query=QUERY, last=last, is_new=is_new)
 
 
 def test_a_task_that_moves_between_fetches_is_not_removed() -> None:

@@ -64,10 +64,10 @@ class Replica:
     ) -> Any:
         """Watch as a caller."""
 
-        async def caller_now() -> Caller:
+        def current_caller() -> Caller:
             return now() if now else caller(name)
 
-        with self.feeds.watcher(query, only, caller=caller(name), caller_now=caller_now) as watcher:
+        with self.feeds.watcher(query, only, caller=caller(name), current_caller=current_caller) as watcher:
             yield watcher
 
 
@@ -81,7 +81,7 @@ class Reading:
 
     async def next(self) -> Any:
         """The next event."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not self._rest:
                 self._rest = list(await anext(self._batches))
         each = self._rest.pop(0)

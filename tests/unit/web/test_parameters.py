@@ -4,7 +4,7 @@ import pytest
 
 from service.model.callers import Caller
 from service.model.errors import BadRequest
-from service.web.parameters import REMEMBERED_MAX_BYTES, TasksReader
+from service.web.parameters import CACHED_MAX_BYTES, TasksReader
 from service.web.settings import default_web_settings
 
 NOW_S = 1_750_000_000.0
@@ -54,7 +54,7 @@ def test_a_long_query_string_is_read_as_a_short_one(reader: TasksReader) -> None
     """Beyond the bound it is parsed each time, with the same result."""
     words = "é" * 100
     query = f"q={'%C3%A9' * 100}&offset=20".encode()
-    assert len(query) > REMEMBERED_MAX_BYTES
+    assert len(query) > CACHED_MAX_BYTES
     for _ in range(2):
         asked = reader.read(query, caller=caller("shop"), now_s=NOW_S)
         assert (asked.query.keyword, asked.slice.offset) == (words, 20)

@@ -11,7 +11,7 @@ Set {VARIABLE} to the path of a YAML file (docs/taskgate.example.yaml is one), o
 To try Taskgate without one, run `taskgate demo`."""
 
 
-def configured(path: str | None, *, print_warnings: bool = True) -> LoadedSettings | None:
+def load_config(path: str | None, *, print_warnings: bool = True) -> LoadedSettings | None:
     """Return the configuration at `path`, or at TASKGATE_CONFIG. If it has faults, print them and return None."""
     path = path or os.environ.get(VARIABLE)
     if not path:
