@@ -69,7 +69,7 @@ class ConfigurationWatcher:
         self._environ = environ
         self._running = running
         self._apply = apply
-        self._on_reload = on_reload or _ignore
+        self._on_reload = on_reload
         self._thread = OwnThread()
         self._start_files = digests_of(running)
         self._needs_restart = False
@@ -118,7 +118,8 @@ class ConfigurationWatcher:
             log.warning("settings.restart_needed", paths=pending)
 
     def _report(self, *, ok: bool) -> None:
-        self._on_reload(ok=ok, needs_restart=self._needs_restart)
+        if self._on_reload is not None:
+            self._on_reload(ok=ok, needs_restart=self._needs_restart)
 
     def _without_open_access(self, settings: Settings) -> Settings:
         """Return the settings, but never with `auth: none` unless the process was started with it."""
@@ -169,10 +170,6 @@ def changed_paths(old: Any, new: Any, path: str = "") -> Iterator[str]:
                 yield from changed_paths(old.get(name), new.get(name), f"{path}.{name}")
         case _ if old != new:
             yield path
-
-
-def _ignore(*, ok: bool, needs_restart: bool) -> None:
-    """Do nothing."""
 
 
 def _is_live(path: str) -> bool:

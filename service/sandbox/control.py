@@ -83,7 +83,7 @@ class AppTasks(_Strict, frozen=True, kw_only=True):
     tasks: int
 
 
-class _Refused(Exception):
+class _RequestRefused(Exception):
     """A control request that can't be executed."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
@@ -102,29 +102,29 @@ class SandboxControl:
             "/sandbox/tasks": {"GET": self._counts, "POST": self._add, "PUT": self._resize, "DELETE": self._remove},
         }
 
-    def answer(self, request: SandboxRequest) -> HttpResponse:
+    def handle(self, request: SandboxRequest) -> HttpResponse:
         """Execute one control request."""
         try:
-            said = self._follow(request)
-        except _Refused as refusal:
+            result = self._dispatch(request)
+        except _RequestRefused as refusal:
             return HttpResponse(status=refusal.status, body=msgspec.json.encode({"error": str(refusal)}))
-        return HttpResponse(body=msgspec.json.encode(said))
+        return HttpResponse(body=msgspec.json.encode(result))
 
-    def _follow(self, request: SandboxRequest) -> object:
+    def _dispatch(self, request: SandboxRequest) -> object:
         methods = self._routes.get(request.path)
         if methods is None:
-            raise _Refused(HTTPStatus.NOT_FOUND, f"there is {', '.join(self._routes)}")
-        follow = methods.get(request.method)
-        if follow is None:
-            raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} knows {', '.join(methods)}")
+            raise _RequestRefused(HTTPStatus.NOT_FOUND, f"there is {', '.join(self._routes)}")
+        handler = methods.get(request.method)
+        if handler is None:
+            raise _RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} knows {', '.join(methods)}")
         known = ("sdkappid", "window_ms") if request.path == "/sandbox/stats" else ()
         for name, _ in request.parameters:
             if name not in known:
-                raise _Refused(HTTPStatus.BAD_REQUEST, f"unknown parameter `{name}`")
+                raise _RequestRefused(HTTPStatus.BAD_REQUEST, f"unknown parameter `{name}`")
         try:
-            return follow(request)
+            return handler(request)
         except (msgspec.DecodeError, ValueError) as exc:
-            raise _Refused(HTTPStatus.BAD_REQUEST, str(exc)) from exc
+            raise _RequestRefused(HTTPStatus.BAD_REQUEST, str(exc)) from exc
 
     def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> SandboxStats:
         """Return counts and arrival times of one app or all, and the worst window, of the limit's length or another."""

@@ -84,13 +84,15 @@ async def _run(options: DemoOptions, parts: AsyncExitStack, stop: asyncio.Event,
 
     await store.ready()
     await open_budgets(RedisSettings(url=store.url, timeout_s=5.0), options.sandbox)
-    await _until(_gateway_is_ready(options), stop, gateway=gateway, store=store)
+    await _wait_for(_gateway_is_ready(options), stop, gateway=gateway, store=store)
     if not stop.is_set():
         print(demo_text(options, sandbox=sandbox, store=store), file=out, flush=True)
-        await _until(stop.wait(), stop, gateway=gateway, store=store)
+        await _wait_for(stop.wait(), stop, gateway=gateway, store=store)
 
 
-async def _until(awaited: Coroutine[None, None, object], stop: asyncio.Event, *, gateway: Child, store: Valkey) -> None:
+async def _wait_for(
+    awaited: Coroutine[None, None, object], stop: asyncio.Event, *, gateway: Child, store: Valkey
+) -> None:
     """Wait for `awaited` or `stop`, whichever comes first. Raise SandboxError if a part ends meanwhile."""
     work, stopped = asyncio.ensure_future(awaited), asyncio.ensure_future(stop.wait())
     gateway_ended, store_ended = asyncio.ensure_future(gateway.wait()), asyncio.ensure_future(store.ended())

@@ -11,6 +11,7 @@ Milliseconds = Annotated[float, Meta(ge=0, le=600_000)]
 PositiveCount = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 SandboxCall = Literal["list", "get"]
 """The upstream's calls: `list_sched_task` and `get_sched_task`."""
+GarbageKind = Literal["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"]
 
 
 class _Fault(
@@ -74,7 +75,7 @@ class Garbage(_Fault, frozen=True, kw_only=True, tag="garbage"):
     `no_tasks` lacks the list of tasks, or the task's id.
     """
 
-    of: Literal["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"] = "bytes"
+    of: GarbageKind = "bytes"
 
 
 class CutOff(_Fault, frozen=True, kw_only=True, tag="cut_off"):
@@ -95,7 +96,7 @@ SandboxFault = Latency | ErrorCode | HttpStatus | HangUp | Hang | Garbage | CutO
 Ending = ErrorCode | HttpStatus | HangUp | Hang | Garbage | CutOff | Oversize
 
 
-class Strike(msgspec.Struct, frozen=True, kw_only=True):
+class Injection(msgspec.Struct, frozen=True, kw_only=True):
     """What happens to one call: the delays in milliseconds, and how it ends (None: normally)."""
 
     there_ms: float = 0
@@ -109,34 +110,34 @@ class _Armed:
     def __init__(self, fault: SandboxFault) -> None:
         self.fault = fault
         self.seen = 0
-        self.struck = 0
+        self.applied = 0
 
     @property
     def spent(self) -> bool:
-        return self.fault.calls is not None and self.struck >= self.fault.calls
+        return self.fault.calls is not None and self.applied >= self.fault.calls
 
-    def strikes(self, sdkappid: int, call: SandboxCall, chance: random.Random) -> bool:
+    def applies_to(self, sdkappid: int, call: SandboxCall, rng: random.Random) -> bool:
         fault = self.fault
         if self.spent or fault.sdkappid not in (None, sdkappid) or fault.call not in (None, call):
             return False
         self.seen += 1
         hit = (fault.every is None or self.seen % fault.every == 0) and (
-            fault.share is None or chance.random() < fault.share
+            fault.share is None or rng.random() < fault.share
         )
-        self.struck += hit
+        self.applied += hit
         return hit
 
 
 class Faults:
-    """The armed faults, oldest first. Latencies add up; of the endings, the oldest that strikes decides."""
+    """The armed faults, oldest first. Latencies add up; of the endings, the oldest that applies decides."""
 
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
         self._armed: list[_Armed] = []
 
     @property
     def armed(self) -> tuple[SandboxFault, ...]:
-        """Return the faults that can still strike."""
+        """Return the faults that can still apply."""
         return tuple(armed.fault for armed in self._armed if not armed.spent)
 
     def add(self, fault: SandboxFault) -> None:
@@ -150,7 +151,7 @@ class Faults:
         """Disarm all faults."""
         self._armed.clear()
 
-    def strike(self, sdkappid: int, call: SandboxCall = "list") -> Strike:
+    def inject(self, sdkappid: int, call: SandboxCall = "list") -> Injection:
         """Decide what happens to the next such call of this app."""
         there_ms = back_ms = 0.0
         ending: Ending | None = None
@@ -158,11 +159,11 @@ class Faults:
             fault = armed.fault
             if not isinstance(fault, Latency) and ending is not None:
                 continue  # a fault for the next n calls is not used up by a call that has ended otherwise
-            if not armed.strikes(sdkappid, call, self._chance):
+            if not armed.applies_to(sdkappid, call, self._rng):
                 continue
             if isinstance(fault, Latency):
-                there_ms += fault.there_ms + self._chance.random() * fault.there_spread_ms
-                back_ms += fault.back_ms + self._chance.random() * fault.back_spread_ms
+                there_ms += fault.there_ms + self._rng.random() * fault.there_spread_ms
+                back_ms += fault.back_ms + self._rng.random() * fault.back_spread_ms
             else:
                 ending = fault
-        return Strike(there_ms=there_ms, back_ms=back_ms, ending=ending)
+        return Injection(there_ms=there_ms, back_ms=back_ms, ending=ending)

@@ -52,16 +52,16 @@ def start(command: list[str]) -> int:
 
 def watch_command(wakeup: int, pid: int) -> bool:
     """Wait until the command has ended or the pipe is closed; return whether it was closed without `keep`."""
-    heard = b""
+    received = b""
     while not has_ended(pid):
         ready, _, _ = select.select([0, wakeup], [], [])
         if wakeup in ready:
             os.read(wakeup, 512)
         if 0 in ready:
-            said = os.read(0, 16)
-            if not said:
-                return not heard.endswith(b"keep")
-            heard = (heard + said)[-16:]
+            data = os.read(0, 16)
+            if not data:
+                return not received.endswith(b"keep")
+            received = (received + data)[-16:]
     return False
 
 

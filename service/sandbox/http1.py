@@ -53,19 +53,19 @@ class HttpResponse(msgspec.Struct, frozen=True, kw_only=True):
     declared: bool = True
 
 
-class HangingUp(msgspec.Struct, frozen=True, kw_only=True):
+class Disconnection(msgspec.Struct, frozen=True, kw_only=True):
     """No answer: the connection is held for `hold_s` seconds and then closed, by an RST if `reset` is set."""
 
     hold_s: float = 0
     reset: bool = False
 
 
-SandboxReply = HttpResponse | HangingUp
+SandboxReply = HttpResponse | Disconnection
 SandboxHandler = Callable[[SandboxRequest], Awaitable[SandboxReply]]
 
 
 @asynccontextmanager
-async def serving(handler: SandboxHandler, *, host: str, port: int) -> AsyncIterator[str]:
+async def serve_http(handler: SandboxHandler, *, host: str, port: int) -> AsyncIterator[str]:
     """Serve while the context lasts; yield the base URL. Port 0 picks a free one. Raise PortTaken.
 
     At the end, close every connection, finished or not.
@@ -110,7 +110,7 @@ async def _serve(handler: SandboxHandler, reader: asyncio.StreamReader, writer: 
         if request is None:
             return
         reply = request if isinstance(request, HttpResponse) else await handler(request)
-        if isinstance(reply, HangingUp):
+        if isinstance(reply, Disconnection):
             await _hang_up(reply, reader, writer)
             return
         close = isinstance(request, HttpResponse) or request.close or reply.send is not None or not reply.declared
@@ -180,7 +180,7 @@ async def _write(answer: HttpResponse, writer: asyncio.StreamWriter, *, close: b
     await writer.drain()
 
 
-async def _hang_up(reply: HangingUp, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _hang_up(reply: Disconnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Stay silent until the hold is over or the peer has disconnected, then close."""
     if reply.hold_s > 0:
         with contextlib.suppress(TimeoutError):

@@ -23,7 +23,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}", re.ASCII)
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+class ListBody(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """A call's body with only its types checked. Unknown fields are ignored."""
 
     sdkappid: int
@@ -60,7 +60,7 @@ class ListPage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 def read_body(raw: bytes, *, sdkappid: int, range_max_days: int, want_max: int | None) -> ListRequest | SandboxRefusal:
     """Validate a body against the page's rules."""
-    body = read_fields(raw, Body)
+    body = read_fields(raw, ListBody)
     if isinstance(body, SandboxRefusal):
         return body
     if body.sdkappid != sdkappid:

@@ -9,19 +9,17 @@ from typing import TextIO
 
 import msgspec
 
-from service.sandbox.client import ControlClient
 from service.sandbox.control import SandboxControl
 from service.sandbox.errors import PortTaken
-from service.sandbox.http1 import SandboxReply, SandboxRequest, serving
+from service.sandbox.http1 import SandboxReply, SandboxRequest, serve_http
 from service.sandbox.upstream import SandboxApp, SandboxClock, SandboxOptions, SandboxUpstream
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
-    """A running sandbox upstream. `control` speaks over HTTP, `upstream` is the object itself."""
+    """A running sandbox upstream: its address, and the object itself."""
 
     base_url: str
     upstream: SandboxUpstream
-    control: ControlClient
 
     @property
     def app(self) -> SandboxApp:
@@ -39,11 +37,11 @@ async def sandbox_upstream(
 
     async def handle(request: SandboxRequest) -> SandboxReply:
         if request.path.startswith("/sandbox"):
-            return control.answer(request)
+            return control.handle(request)
         return await upstream.call(request)
 
-    async with serving(handle, host=host, port=port) as base_url:
-        yield Sandbox(base_url=base_url, upstream=upstream, control=ControlClient(base_url))
+    async with serve_http(handle, host=host, port=port) as base_url:
+        yield Sandbox(base_url=base_url, upstream=upstream)
 
 
 def stop_signals() -> asyncio.Event:

@@ -93,16 +93,16 @@ def info_at(task: SandboxTask, *, sdkappid: int, now_s: float) -> TaskInfo:
     )
 
 
-def seeded(*, seed: int, sdkappid: int, start_s: int) -> Iterator[SandboxTask]:
+def generate_tasks(*, seed: int, sdkappid: int, start_s: int) -> Iterator[SandboxTask]:
     """Generate endless tasks, the same for the same seed, app and start; scheduled within 60 days of the start."""
-    chance = random.Random(f"{seed}:{sdkappid}")  # noqa: S311 repeatable, not secret
+    rng = random.Random(f"{seed}:{sdkappid}")  # noqa: S311 repeatable, not secret
     number = 0
     while True:
         number += 1
-        scheduled_s = start_s + chance.randrange(-SPREAD_S, SPREAD_S)
-        created_s = min(scheduled_s, start_s) - chance.randrange(60, 14 * DAY_S)
-        title, description = chance.choice(TOPICS)
-        type_ = chance.choices(("All", "Tag", "User"), (5, 3, 2))[0]
+        scheduled_s = start_s + rng.randrange(-SPREAD_S, SPREAD_S)
+        created_s = min(scheduled_s, start_s) - rng.randrange(60, 14 * DAY_S)
+        title, description = rng.choice(TOPICS)
+        type_ = rng.choices(("All", "Tag", "User"), (5, 3, 2))[0]
         yield SandboxTask(
             id=1_000_000_000 + number,
             created_s=created_s,
@@ -110,21 +110,21 @@ def seeded(*, seed: int, sdkappid: int, start_s: int) -> Iterator[SandboxTask]:
             title=f"{title} #{number}",
             description=description,
             type=type_,
-            dispatch_s=float(chance.randrange(2, 30)),
-            error=chance.choice(DISPATCH_ERRORS) if chance.random() < 0.04 else "",
-            content=_content(chance, type_=type_, title=title, description=description),
+            dispatch_s=float(rng.randrange(2, 30)),
+            error=rng.choice(DISPATCH_ERRORS) if rng.random() < 0.04 else "",
+            content=_content(rng, type_=type_, title=title, description=description),
         )
 
 
-def _content(chance: random.Random, *, type_: str, title: str, description: str) -> msgspec.Raw:
+def _content(rng: random.Random, *, type_: str, title: str, description: str) -> msgspec.Raw:
     """Return a push's content; pages differ on whether `From_Account` is a string or an integer, so both occur."""
     content: dict[str, object] = {
-        "From_Account": chance.randrange(1_000, 9_999) if chance.random() < 0.2 else "administrator",
-        "MsgRandom": chance.randrange(2**32),
+        "From_Account": rng.randrange(1_000, 9_999) if rng.random() < 0.2 else "administrator",
+        "MsgRandom": rng.randrange(2**32),
     }
     if type_ == "Tag":
-        content["Condition"] = {"TagsAnd": chance.sample(TAGS, 1 + chance.randrange(2))}
+        content["Condition"] = {"TagsAnd": rng.sample(TAGS, 1 + rng.randrange(2))}
     if type_ == "User":
-        content["To_Account"] = [f"user{chance.randrange(100_000)}"]
+        content["To_Account"] = [f"user{rng.randrange(100_000)}"]
     content["OfflinePushInfo"] = {"Title": title, "Desc": description}
     return msgspec.Raw(msgspec.json.encode(content))

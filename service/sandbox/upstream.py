@@ -11,13 +11,13 @@ import msgspec
 from msgspec import Meta
 
 from service.sandbox.arrivals import Arrivals
+from service.sandbox.failures import apply_failure
 from service.sandbox.faults import Faults, HangUp, SandboxCall
-from service.sandbox.http1 import HangingUp, HttpResponse, SandboxReply, SandboxRequest
+from service.sandbox.http1 import Disconnection, HttpResponse, SandboxReply, SandboxRequest
 from service.sandbox.listing import ListPage, SandboxTasks, read_body
 from service.sandbox.one_task import TaskFound, read_get_body, task_answer
 from service.sandbox.refusals import SandboxCode, SandboxRefusal, refusal_response
-from service.sandbox.spoiling import spoil
-from service.sandbox.tasks import seeded
+from service.sandbox.tasks import generate_tasks
 from service.sandbox.verify import verify
 
 CALLS: dict[str, SandboxCall] = {"/v4/timpush/list_sched_task": "list", "/v4/timpush/get_sched_task": "get"}
@@ -72,11 +72,11 @@ class SandboxAppState:
     def __init__(self, app: SandboxApp, options: SandboxOptions, *, start_s: int) -> None:
         self.app = app
         self.tasks = SandboxTasks(
-            seeded(seed=options.seed, sdkappid=app.sdkappid, start_s=start_s), total=options.tasks
+            generate_tasks(seed=options.seed, sdkappid=app.sdkappid, start_s=start_s), total=options.tasks
         )
-        self.forget_arrivals(options)
+        self.reset_arrivals(options)
 
-    def forget_arrivals(self, options: SandboxOptions) -> None:
+    def reset_arrivals(self, options: SandboxOptions) -> None:
         """Forget all arrivals, as if there had been no call yet."""
         self.arrivals: dict[SandboxCall, Arrivals] = {
             call: Arrivals(calls=options.calls, window_ms=options.window_s * 1000) for call in CALLS.values()
@@ -103,7 +103,7 @@ class SandboxUpstream:
         """Forget all arrivals, as if there had been no call yet."""
         self.strays = 0
         for state in self.apps.values():
-            state.forget_arrivals(self.options)
+            state.reset_arrivals(self.options)
 
     async def call(self, request: SandboxRequest) -> SandboxReply:
         """Answer one call: outbound delay, arrival, answer and return delay, each with its faults.
@@ -113,13 +113,13 @@ class SandboxUpstream:
         url = dict(request.parameters)
         state = self.apps.get(_number(url.get("sdkappid", "")))
         call = CALLS.get(request.path, "list")
-        strike = self.faults.strike(state.app.sdkappid if state else 0, call)
-        await _wait(strike.there_ms)
-        if isinstance(strike.ending, HangUp) and not strike.ending.counted:
-            return HangingUp(reset=strike.ending.reset)
+        injection = self.faults.inject(state.app.sdkappid if state else 0, call)
+        await _wait(injection.there_ms)
+        if isinstance(injection.ending, HangUp) and not injection.ending.counted:
+            return Disconnection(reset=injection.ending.reset)
         answer = self.answer(request, url=url, state=state)
-        await _wait(strike.back_ms)
-        return answer if strike.ending is None else spoil(answer, strike.ending, call=call)
+        await _wait(injection.back_ms)
+        return answer if injection.ending is None else apply_failure(answer, injection.ending, call=call)
 
     def answer(self, request: SandboxRequest, *, url: dict[str, str], state: SandboxAppState | None) -> HttpResponse:
         """Count the arrival and answer it without faults."""

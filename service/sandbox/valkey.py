@@ -15,7 +15,7 @@ from service.sandbox.errors import NotInstalled, NotStarted, SandboxError
 
 LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 108 on Linux, 104 on macOS
 MAX_MEMORY = "256mb"
-_ASK = b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
+_PING_AND_INFO = b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
 
 
 class Valkey:
@@ -76,15 +76,15 @@ class Valkey:
                 async with asyncio.timeout(self._ready_within_s):
                     return await _ping(self.socket)
             await asyncio.sleep(0.002)
-        said = (self.directory / "valkey.log").read_text(errors="replace")[-2000:].strip()
-        raise NotStarted(f"the embedded Valkey did not start within {self._ready_within_s:g} s: {said or 'no log'}")
+        log = (self.directory / "valkey.log").read_text(errors="replace")[-2000:].strip()
+        raise NotStarted(f"the embedded Valkey did not start within {self._ready_within_s:g} s: {log or 'no log'}")
 
 
 async def _ping(socket: Path) -> int:
     """Send PING and INFO; return the server's process id. Raise ValueError for an unexpected answer."""
     reader, writer = await asyncio.open_unix_connection(socket)
     try:
-        writer.write(_ASK)
+        writer.write(_PING_AND_INFO)
         if await reader.readuntil(b"\r\n") != b"+PONG\r\n":
             raise ValueError("no PONG")
         length = int((await reader.readuntil(b"\r\n"))[1:])

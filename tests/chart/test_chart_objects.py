@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.server.lifecycle import CLOSE_S, LINGER_S, REFUSED_S
+from service.server.lifecycle import CLOSE_S, KEEP_ALIVE_GRACE_S, REJECT_S
 from tests.chart.matrix import MATRIX, MONITORED, TRYING
 from tests.chart.rendering import CHART, GONE, Object, Values, merged, objects, render
 
@@ -136,7 +136,7 @@ def test_ports_and_probes_agree_with_the_settings() -> None:
 )
 def test_the_grace_period_outlasts_sleep_patience_drain_and_closing(values: Values, grace_s: int) -> None:
     """A pod is not killed before its requests in progress may have ended."""
-    assert LINGER_S + REFUSED_S + CLOSE_S <= 10, "the chart's helper counts ten seconds beside the drain"
+    assert KEEP_ALIVE_GRACE_S + REJECT_S + CLOSE_S <= 10, "the chart's helper counts ten seconds beside the drain"
     assert render(values).pod["spec"]["terminationGracePeriodSeconds"] == grace_s
 
 

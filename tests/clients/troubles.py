@@ -11,7 +11,7 @@ from service.web.problems.from_errors import details_of
 from service.web.problems.types import PROBLEM_TYPES
 from tests.http.fake_gateway import FakeGateway
 
-LATE = {details_of(error).kind.slug: error for error in ERRORS}
+LATE = {details_of(error).type.slug: error for error in ERRORS}
 """What may befall any block of a stream, by the problem's name."""
 EARLY = {
     slug: LATE.get(slug, RuntimeError("unforeseen") if slug == "failed" else HTTPException(status_code=kind.status))

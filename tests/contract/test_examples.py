@@ -10,7 +10,7 @@ import pytest
 
 from service.model.tasks import Listing
 from service.sandbox.listing import ListRequest, SandboxTasks
-from service.sandbox.tasks import seeded
+from service.sandbox.tasks import generate_tasks
 from service.sandbox.upstream import APPS
 from service.upstream.list_call import read_listing
 from tests.http.site import Web
@@ -54,7 +54,7 @@ def test_the_example_of_a_page_is_from_the_sandbox() -> None:
         want=shown["limit"],
         keyword=shown["q"],
     )
-    tasks = SandboxTasks(seeded(seed=1, sdkappid=number, start_s=now_s), total=2000)
+    tasks = SandboxTasks(generate_tasks(seed=1, sdkappid=number, start_s=now_s), total=2000)
     answer = msgspec.json.encode(tasks.page(wanted, sdkappid=number, now_s=now_s))
     listing = read_listing(answer, sdkappid=number, offset=shown["offset"], want=shown["limit"])
     assert isinstance(listing, Listing)

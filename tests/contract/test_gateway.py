@@ -24,6 +24,7 @@ from service.sandbox.upstream import SandboxOptions
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
 from service.web.interfaces import GatewayAPI
 from service.web.site import create_web
+from tests.control_client import control
 from tests.http.fake_gateway import FakeGateway
 from tests.lifespan import lifespan
 from tests.servers import Server, until
@@ -99,12 +100,12 @@ async def real_world(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         (gateway,) = gateways
 
         async def resize(total: int) -> None:
-            await sandbox.control.resize_tasks(shop.sdkappid, total)
+            await control(sandbox).resize_tasks(shop.sdkappid, total)
             await gateway.drop("shop")
 
         async def hold_up() -> Callable[[], Awaitable[None]]:
-            await sandbox.control.add_fault(Latency(back_ms=2_000))
-            return sandbox.control.clear_faults
+            await control(sandbox).add_fault(Latency(back_ms=2_000))
+            return control(sandbox).clear_faults
 
         async def stored() -> None:
             await until(lambda: bool(server.run("KEYS", "*:b:*")))

@@ -17,7 +17,7 @@ from service.watch.events import event_id, position_of
 from service.web.client_address import ClientAddresses
 from service.web.headers import accept, encoding
 from service.web.headers.cache_control import DELTA_MAX_S, cache_directives_of, patience_of
-from service.web.headers.conditional import holds
+from service.web.headers.conditional import matches_etag
 from service.web.headers.origin import cross_origin_status
 from service.web.parameters import TasksReader
 from service.web.settings import default_web_settings
@@ -147,7 +147,7 @@ def check_accept_encoding(data: bytes) -> None:
 def check_if_none_match(data: bytes) -> None:
     """The condition holds exactly if the second parser finds the tag."""
     etag = b'W/"a"'
-    held = holds(data, etag)
+    held = matches_etag(data, etag)
     field = data.strip(b" \t")
     try:
         expected = b"a" in tags_of(data)

@@ -23,6 +23,7 @@ from service.sandbox.http1 import SandboxReply, SandboxRequest
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.upstream.codes import TABLE, CodeKind
+from tests.control_client import control
 from tests.forks import taskgate
 from tests.integration.telemetry.collector import Collector, collecting
 from tests.ports import free_port
@@ -153,9 +154,9 @@ class Talkative:
 
     async def under(self, fault: SandboxFault, query: str, *, app: str = "shop") -> Got:
         """Request a page that is not stored, while the upstream has this fault."""
-        await self.sandbox.control.add_fault(fault)
+        await control(self.sandbox).add_fault(fault)
         got = await self.ask(f"/tasks?app={app}&q={urllib.parse.quote(query)}")
-        await self.sandbox.control.clear_faults()
+        await control(self.sandbox).clear_faults()
         if app == "shop":
             await self.lifted()
         return got

@@ -18,9 +18,9 @@ from urllib.parse import urlencode
 import msgspec
 import yaml
 
-from service.sandbox.client import ControlClient
 from service.sandbox.faults import SandboxCall
 from service.sandbox.upstream import APPS
+from tests.control_client import ControlClient
 from tests.death import die_with_parent
 from tests.forks import Fork, fork
 from tests.ports import free_port

@@ -12,7 +12,7 @@ from service.model.queries import Sort
 from service.model.tasks import Task
 from service.web.page_body import Envelope
 from service.web.problems.from_errors import Problem
-from service.web.routes.apps import AppsBody
+from service.web.routes.apps import AppListBody
 from service.web.routes.budget import (
     BudgetBody,
     PauseBody,
@@ -25,7 +25,7 @@ from service.web.routes.budget import (
     WorstWindowBody,
 )
 from service.web.routes.cache import DroppedBody
-from service.web.routes.state import LiveBody, ReadyBody, VersionBody
+from service.web.routes.state import LivenessBody, ReadinessBody, VersionBody
 from service.web.routes.usage import CallerUsageBody, HourUsageBody, MinuteUsageBody, SpentBody, UsageBody
 from service.web.stream import LastLine, StreamEnd
 
@@ -267,7 +267,7 @@ def schemas() -> Json:
     page["required"].append("tasks")
     return {
         "App": _object(AppInfo, {"name": {"type": "string"}, "region": {"type": ["string", "null"]}}),
-        "AppList": _object(AppsBody, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}})
+        "AppList": _object(AppListBody, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}})
         | {"description": "The apps that a caller may read."},
         "Budget": _object(BudgetBody, _BUDGET)
         | {
@@ -282,12 +282,12 @@ def schemas() -> Json:
         "Fault": _object(Fault, _FAULT),
         "HourUsage": _object(HourUsageBody, _HOUR_USAGE),
         "LastLine": _object(LastLine, {"end": {"$ref": "#/components/schemas/End"}}),
-        "Liveness": _object(LiveBody, {"live": {"const": True}}),
+        "Liveness": _object(LivenessBody, {"live": {"const": True}}),
         "MinuteUsage": _object(MinuteUsageBody, _MINUTE_USAGE),
         "Page": page | {"description": "One slice of a list, with the query that it answers."},
         "Pause": _object(PauseBody, _PAUSE),
         "Problem": _object(Problem, _PROBLEM),
-        "Readiness": _object(ReadyBody, _READY),
+        "Readiness": _object(ReadinessBody, _READY),
         "RecentUpstreamCalls": _object(
             RecentUpstreamCallsBody,
             {name: {"$ref": "#/components/schemas/UpstreamCalls"} for name in ("last_minute", "last_hour")},
@@ -333,13 +333,8 @@ def _object(struct: type[msgspec.Struct], texts: Json) -> Json:
 
 
 _SHAPES = frozenset(("$ref", "oneOf", "const", "items", "additionalProperties"))
-_RENAMED = {
-    "AppInfo": "App",
-    "AppsBody": "AppList",
-    "LiveBody": "Liveness",
-    "ReadyBody": "Readiness",
-    "StreamEnd": "End",
-}
+_RENAMED = {"AppInfo": "App", "StreamEnd": "End"}
+"""Names in the contract of structs that are not called so, with or without `Body`."""
 
 
 def _merged(derived: Json, text: Json) -> Json:

@@ -12,6 +12,7 @@ from service.sandbox.faults import ErrorCode, HttpStatus, Latency
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
+from tests.control_client import control
 from tests.lifespan import lifespan
 from tests.servers import Server, until
 from tests.settings import hashed
@@ -86,7 +87,7 @@ async def test_usage_of_one_replica_is_seen_on_both(own_valkey: Server) -> None:
     async with gateways(own_valkey) as both:
         for offset in (0, 100, 200):
             assert (await both.get(0, f"/tasks?offset={offset}", "reports")).status_code == 200
-        await both.sandbox.control.add_fault(Latency(back_ms=500))  # so that all arrive before the answer
+        await control(both.sandbox).add_fault(Latency(back_ms=500))  # so that all arrive before the answer
         pages = await asyncio.gather(
             *(both.get(replica, "/tasks?offset=300", caller) for replica in (0, 1) for caller in ("reports", "bulk"))
         )
@@ -102,7 +103,7 @@ async def test_usage_of_one_replica_is_seen_on_both(own_valkey: Server) -> None:
         assert [share["caller"] for share in there["callers"]] == ["boss", "bulk", "reports"]
         assert sum(share["last_minute"]["turns"] for share in there["callers"]) == 4
         assert sum(share["last_minute"]["joined"] for share in there["callers"]) == 3
-        assert (await both.sandbox.control.stats()).calls == 4
+        assert (await control(both.sandbox).stats()).calls == 4
         assert 1 <= there["worst_window"]["last_hour"] <= 4
         await both.budget_when(lambda body: body["worst_window"] == there["worst_window"], caller="boss")
         plain = await both.budget_when(is_all_there, replica=1)
@@ -118,7 +119,7 @@ async def test_failing_calls_are_shown_with_the_last_success(own_valkey: Server)
         good = await both.budget_when(lambda body: body["calls"]["last_minute"]["ok"] == 1, replica=1)
         assert (good["state"], good["calls"]["last_minute"]["failed"]) == ("serving", {})
         await both.budget_when(lambda body: body["last_success_at"] is not None, replica=1)
-        await both.sandbox.control.add_fault(HttpStatus(status=500))
+        await control(both.sandbox).add_fault(HttpStatus(status=500))
         for word in ("x", "y"):
             assert (await both.get(0, f"/tasks?q={word}", "reports")).status_code == 502
         results = {"ok": 1, "failed": {"http_status": 2}}
@@ -128,8 +129,8 @@ async def test_failing_calls_are_shown_with_the_last_success(own_valkey: Server)
         assert bad["last_success_at"] == good["last_success_at"]
         usage = (await both.get(1, "/usage", "reports")).json()
         assert (usage["total"]["failed"], usage["total"]["fetches"]) == (2, 3)
-        await both.sandbox.control.clear_faults()
-        await both.sandbox.control.add_fault(ErrorCode(code=70003, text="bad signature"))
+        await control(both.sandbox).clear_faults()
+        await control(both.sandbox).add_fault(ErrorCode(code=70003, text="bad signature"))
         assert (await both.get(0, "/tasks?q=z", "reports")).status_code == 502
         stopped = await both.budget(0, "reports")
         assert stopped["state"] == "stopped"
@@ -141,7 +142,7 @@ async def test_a_pause_is_shown_with_its_reason_on_both_replicas(own_valkey: Ser
     async with gateways(own_valkey, attempts=1, pause_s=20.0) as both:
         for offset in (0, 100, 200):
             assert (await both.get(0, f"/tasks?offset={offset}", "reports")).status_code == 200
-        await both.sandbox.control.add_fault(ErrorCode(code=60007))
+        await control(both.sandbox).add_fault(ErrorCode(code=60007))
         assert (await both.get(0, "/tasks?q=x", "reports")).status_code in (502, 503)
         for replica in range(2):
             body = await both.budget_when(lambda body: body["state"] == "paused", replica=replica)
@@ -197,7 +198,7 @@ async def test_sharing_without_redis_shows_the_replicas_share(own_valkey: Server
         for replica in range(2):
             await both.budget_when(lambda body: body["redis"] == "ok" and body["slots"]["free"] == 5, replica=replica)
         await both.budget_when(lambda body: body["callers"][0]["last_hour"]["turns"] == 2)
-        assert (await both.sandbox.control.stats()).refused == 0
+        assert (await control(both.sandbox).stats()).refused == 0
 
 
 async def test_usage_of_all_replicas_adds_up(own_valkey: Server) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from service.sandbox.faults import CutOff, ErrorCode, Garbage, Hang, HttpStatus, SandboxFault
 from service.sandbox.serving import Sandbox
+from tests.control_client import control
 from tests.forks import taskgate
 from tests.servers import Server
 
@@ -91,7 +92,7 @@ async def test_upstream_refusals_are_reported(
     sandbox: Sandbox, tmp_path: Path, fault: SandboxFault, words: str
 ) -> None:
     """The upstream's refusals, and foreign answers in its place, are reported in plain words, with status 1."""
-    await sandbox.control.add_fault(fault)
+    await control(sandbox).add_fault(fault)
     status, line = await checked(sandbox, tmp_path)
     assert words in line
     assert status == 1
@@ -102,7 +103,7 @@ async def test_a_working_app_is_reported_with_its_number_of_tasks(sandbox: Sandb
     status, line = await checked(sandbox, tmp_path)
     assert status == 0
     assert line.startswith("shop: ok, ")
-    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == 1
+    assert (await control(sandbox).stats()).of(sandbox.app.sdkappid).calls == 1
 
 
 async def test_single_tasks_are_checked(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ async def test_single_tasks_are_checked(sandbox: Sandbox, tmp_path: Path) -> Non
     right."""
     status, lines = await checked_lines(configuration(sandbox, tmp_path))
     assert (status, lines[1:]) == (0, ["shop: get_sched_task: ok"])
-    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid, "get").calls == 2
+    assert (await control(sandbox).stats()).of(sandbox.app.sdkappid, "get").calls == 2
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ async def test_faults_of_single_tasks_have_a_separate_line(
     sandbox: Sandbox, tmp_path: Path, fault: SandboxFault, words: str, status: int
 ) -> None:
     """Faults of `get_sched_task` have a line of their own, and so has a code for unknown ids that is not configured."""
-    await sandbox.control.add_fault(fault)
+    await control(sandbox).add_fault(fault)
     found, lines = await checked_lines(configuration(sandbox, tmp_path))
     assert lines[0].startswith("shop: ok, ")
     assert words in lines[1]
@@ -136,10 +137,10 @@ async def test_faults_of_single_tasks_have_a_separate_line(
 
 async def test_an_empty_list_leaves_only_the_unknown_task_to_request(sandbox: Sandbox, tmp_path: Path) -> None:
     """If the list is empty, only an unknown task is requested."""
-    await sandbox.control.resize_tasks(sandbox.app.sdkappid, 0)
+    await control(sandbox).resize_tasks(sandbox.app.sdkappid, 0)
     status, lines = await checked_lines(configuration(sandbox, tmp_path))
     assert (status, lines[1:]) == (0, ["shop: get_sched_task: ok"])
-    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid, "get").calls == 1
+    assert (await control(sandbox).stats()).of(sandbox.app.sdkappid, "get").calls == 1
 
 
 async def test_the_call_takes_a_turn_in_the_shared_budget(
@@ -151,7 +152,7 @@ async def test_the_call_takes_a_turn_in_the_shared_budget(
     assert (status, "shop: ok, " in text) == (0, True), text
     assert "shop: get_sched_task: ok" in text
     assert "on top of" not in text
-    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == 1
+    assert (await control(sandbox).stats()).of(sandbox.app.sdkappid).calls == 1
 
 
 @pytest.mark.parametrize(("answer", "calls"), [(b"n\n", 0), (b"\n", 0), (b"y\n", 1)])
@@ -170,7 +171,7 @@ async def test_without_redis_a_call_needs_confirmation(
     assert "[y/N]" in text
     assert ("shop: ok, " in text, "shop: not called: Redis is unavailable" in text) == (calls == 1, calls == 0), text
     assert status == 1 - calls
-    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == calls
+    assert (await control(sandbox).stats()).of(sandbox.app.sdkappid).calls == calls
 
 
 async def test_without_redis_and_a_terminal_nothing_is_called(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -178,4 +179,4 @@ async def test_without_redis_and_a_terminal_nothing_is_called(sandbox: Sandbox, 
     status, text = await run_check(configuration(sandbox, tmp_path))
     assert status == 1
     assert "--alone" in text
-    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == 0
+    assert (await control(sandbox).stats()).of(sandbox.app.sdkappid).calls == 0

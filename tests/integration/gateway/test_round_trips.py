@@ -12,6 +12,7 @@ from service.sandbox.faults import Latency
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.settings import BudgetSettings, CacheSettings
+from tests.control_client import control
 from tests.integration.gateway.started import started
 from tests.servers import Server
 
@@ -118,7 +119,7 @@ async def test_a_hit_takes_at_most_one(gateways: Gateways) -> None:
 
 async def test_joining_a_fetch_of_another_replica_takes_three(gateways: Gateways) -> None:
     """The block is looked up, the fetch is joined instead of begun, and the block read when its message comes."""
-    await gateways.sandbox.control.add_fault(Latency(there_ms=700, calls=1))
+    await control(gateways.sandbox).add_fault(Latency(there_ms=700, calls=1))
     fetched = asyncio.create_task(gateways.page(q="join"))
     await gateways.made(*MISS[:2], waits_s=0.0)
     joined = asyncio.create_task(gateways.page(1, q="join"))

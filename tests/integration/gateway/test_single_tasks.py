@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from service.sandbox.client import ControlClient
 from service.sandbox.control import AppStats
 from service.sandbox.faults import HttpStatus, SandboxCall
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.tasks import SandboxTask
 from service.sandbox.upstream import SandboxOptions
 from service.settings import BudgetSettings, CacheSettings
+from tests.control_client import ControlClient
 from tests.integration.gateway.started import started
 from tests.servers import Server, until
 

@@ -11,6 +11,7 @@ from service.sandbox.errors import PortTaken, SandboxError
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.tasks import SandboxTask
 from service.sandbox.upstream import SandboxClock, SandboxOptions
+from tests.control_client import control
 from tests.integration.sandbox.conftest import exchange
 
 Call = Callable[..., Awaitable[Any]]
@@ -84,14 +85,14 @@ async def test_the_sixth_call_within_a_second_is_refused(sandbox: Sandbox, call:
     """Five calls in a sliding second pass, more are refused with 60018, are counted, and other apps are not touched."""
     got = await asyncio.gather(*(call() for _ in range(7)))
     assert sorted(one.code for one in got) == [0] * 5 + [60018] * 2
-    stats = await sandbox.control.stats(sdkappid=sandbox.app.sdkappid)
+    stats = await control(sandbox).stats(sdkappid=sandbox.app.sdkappid)
     assert (stats.calls, stats.refused, stats.worst_window) == (7, 2, 7)
     assert len(stats.of(sandbox.app.sdkappid).arrivals_ms) == 7
-    assert (await sandbox.control.stats(window_ms=0.000001)).worst_window == 1
+    assert (await control(sandbox).stats(window_ms=0.000001)).worst_window == 1
     assert (await call(url={"sdkappid": 1400000002})).code == 70014
-    await sandbox.control.reset_stats()
+    await control(sandbox).reset_stats()
     assert (await call()).code == 0
-    assert (await sandbox.control.stats()).calls == 1
+    assert (await control(sandbox).stats()).calls == 1
 
 
 async def test_the_window_slides_with_the_clock(sandbox: Sandbox, call: Call) -> None:
@@ -108,7 +109,7 @@ async def test_strays_are_counted_separately(sandbox: Sandbox, call: Call) -> No
     """A call that names no app of the sandbox, or no call, is counted as a stray and spends no app's limit."""
     await call(url={"sdkappid": 7})
     await call(path="/v4/timpush/add_sched_task")
-    stats = await sandbox.control.stats()
+    stats = await control(sandbox).stats()
     assert (stats.calls, stats.strays, stats.worst_window) == (2, 2, 0)
 
 
@@ -155,11 +156,11 @@ async def test_each_call_has_a_separate_limit(sandbox: Sandbox, call: Call) -> N
     lists = [(await call()).code for _ in range(6)]
     tasks = [(await call(path=GET, body={"TaskID": 1_000_000_001})).code for _ in range(7)]
     assert (lists, tasks) == ([0] * 5 + [60018], [0] * 5 + [60018] * 2)
-    stats = await sandbox.control.stats(sdkappid=sandbox.app.sdkappid)
+    stats = await control(sandbox).stats(sdkappid=sandbox.app.sdkappid)
     assert (stats.calls, stats.refused, stats.worst_window) == (13, 3, 7)
     assert stats.of(sandbox.app.sdkappid).calls == 6
     assert (stats.of(sandbox.app.sdkappid, "get").calls, stats.of(sandbox.app.sdkappid, "get").refused) == (7, 2)
-    await sandbox.control.reset_stats()
+    await control(sandbox).reset_stats()
     assert (await call(path=GET, body={"TaskID": 1_000_000_001})).code == 0
 
 
@@ -191,14 +192,14 @@ async def test_malformed_requests_are_refused(send: Call, request_bytes: bytes, 
 async def test_tasks_can_be_changed(sandbox: Sandbox, call: Call) -> None:
     """Tasks added, removed and resized through the control route show in the next page."""
     number = sandbox.app.sdkappid
-    assert (await sandbox.control.resize_tasks(number, 0)).tasks == 0
+    assert (await control(sandbox).resize_tasks(number, 0)).tasks == 0
     assert (await call()).json["Total"] == 0
     now_s = int(sandbox.upstream.clock.now_s())
     task = SandboxTask(id=4, created_s=now_s - 9, scheduled_s=now_s + 9, title="hello", description="there")
-    assert (await sandbox.control.add_tasks(number, [task])).tasks == 1
+    assert (await control(sandbox).add_tasks(number, [task])).tasks == 1
     (listed,) = (await call(body={"Keyword": "HELL"})).json["Tasks"]
     assert (listed["TaskID"], listed["Status"], listed["Content"]["From_Account"]) == (4, "pending", "administrator")
-    assert (await sandbox.control.remove_tasks(number, [4, 5])).tasks == 0
+    assert (await control(sandbox).remove_tasks(number, [4, 5])).tasks == 0
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ async def test_moments_outside_the_calendar_are_refused(sandbox: Sandbox) -> Non
     """A task whose time can't be written is refused when it is added, not when it is listed."""
     task = SandboxTask(id=4, created_s=1, scheduled_s=10**15, title="t", description="d")
     with pytest.raises(SandboxError, match="scheduled_s"):
-        await sandbox.control.add_tasks(sandbox.app.sdkappid, [task])
+        await control(sandbox).add_tasks(sandbox.app.sdkappid, [task])
 
 
 async def test_a_taken_port_is_reported(sandbox: Sandbox) -> None:

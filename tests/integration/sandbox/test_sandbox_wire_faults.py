@@ -11,16 +11,17 @@ import pytest
 
 from service.sandbox.faults import CutOff, ErrorCode, Garbage, Hang, HangUp, HttpStatus, Latency, Oversize, SandboxFault
 from service.sandbox.serving import Sandbox, sandbox_upstream
+from tests.control_client import control
 
 Call = Callable[..., Awaitable[Any]]
 
 
 async def _struck(sandbox: Sandbox, call: Call, fault: SandboxFault) -> Any:
     """One call under the fault, and a good one once the fault is cleared."""
-    await sandbox.control.add_fault(fault)
-    assert await sandbox.control.faults() == (fault,)
+    await control(sandbox).add_fault(fault)
+    assert await control(sandbox).faults() == (fault,)
     got = await call()
-    await sandbox.control.clear_faults()
+    await control(sandbox).clear_faults()
     assert (await call()).code == 0
     return got
 
@@ -48,7 +49,7 @@ async def test_the_connection_can_be_closed_without_a_byte(
     got = await _struck(sandbox, call, HangUp(reset=reset, counted=counted))
     assert got.raw == b""
     assert got.reset is reset
-    assert (await sandbox.control.stats()).calls == 1 + counted
+    assert (await control(sandbox).stats()).calls == 1 + counted
 
 
 async def test_a_hanging_call_ends_after_the_hold(sandbox: Sandbox, call: Call) -> None:
@@ -75,7 +76,7 @@ async def test_garbage_has_status_200_and_a_correct_length(sandbox: Sandbox, cal
 @pytest.mark.parametrize("of", ["no_code", "no_tasks", "wrong_types"])
 async def test_garbage_is_not_mistaken_for_an_unknown_task(sandbox: Sandbox, call: Call, of: Any) -> None:
     """Garbage for `get_sched_task` is neither a task with an id nor the lack of one, which would mean an unknown id."""
-    await sandbox.control.add_fault(Garbage(of=of, call="get"))
+    await control(sandbox).add_fault(Garbage(of=of, call="get"))
     assert (await call()).code == 0
     answer = (await call(path="/v4/timpush/get_sched_task", body={"TaskID": 1_000_000_001})).json
     assert "ErrorCode" not in answer or (answer["TaskInfo"] and "TaskID" not in answer["TaskInfo"])
@@ -103,35 +104,35 @@ async def test_an_oversized_answer_has_the_configured_length(sandbox: Sandbox, c
 
 async def test_latency_applies_before_and_after_the_arrival(sandbox: Sandbox, call: Call) -> None:
     """The latency of the way there passes before the arrival is counted, that of the way back after."""
-    await sandbox.control.add_fault(Latency(there_ms=60, there_spread_ms=20, back_ms=90))
+    await control(sandbox).add_fault(Latency(there_ms=60, there_spread_ms=20, back_ms=90))
     started_ms = time.monotonic() * 1000
     got = await call()
     took_ms = time.monotonic() * 1000 - started_ms
     assert got.code == 0
-    (arrived_ms,) = (await sandbox.control.stats()).of(sandbox.app.sdkappid).arrivals_ms
+    (arrived_ms,) = (await control(sandbox).stats()).of(sandbox.app.sdkappid).arrivals_ms
     assert arrived_ms - started_ms >= 59
     assert started_ms + took_ms - arrived_ms >= 89
 
 
 async def test_a_call_on_its_way_arrives_without_its_caller(sandbox: Sandbox, call_bytes: Callable[..., bytes]) -> None:
     """A caller that hangs up while the call is on its way does not cancel it: it arrives and is counted."""
-    await sandbox.control.add_fault(Latency(there_ms=1_000))
+    await control(sandbox).add_fault(Latency(there_ms=1_000))
     host, _, port = sandbox.base_url.removeprefix("http://").partition(":")
     _, writer = await asyncio.open_connection(host, int(port))
     writer.write(call_bytes())
     await writer.drain()
     writer.close()
     await writer.wait_closed()
-    assert (await sandbox.control.stats()).calls == 0
+    assert (await control(sandbox).stats()).calls == 0
     async with asyncio.timeout(20):
-        while (await sandbox.control.stats()).calls == 0:  # each turn of the loop is a round trip
+        while (await control(sandbox).stats()).calls == 0:  # each turn of the loop is a round trip
             continue
 
 
 async def test_faults_do_not_affect_the_control_route(sandbox: Sandbox, call: Call) -> None:
     """Faults never affect the control route, and a fault for one call does not affect the next."""
-    await sandbox.control.add_fault(HangUp(calls=1))
-    await sandbox.control.stats()
+    await control(sandbox).add_fault(HangUp(calls=1))
+    await control(sandbox).stats()
     assert (await call()).raw == b""
     assert (await call()).code == 0
 
@@ -139,12 +140,12 @@ async def test_faults_do_not_affect_the_control_route(sandbox: Sandbox, call: Ca
 async def test_closing_the_sandbox_closes_hanging_connections(call_bytes: Callable[..., bytes]) -> None:
     """A sandbox that is closed closes hanging connections at once."""
     async with sandbox_upstream() as served:
-        await served.control.add_fault(Hang(hold_ms=600_000))
+        await control(served).add_fault(Hang(hold_ms=600_000))
         host, _, port = served.base_url.removeprefix("http://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(call_bytes())
         async with asyncio.timeout(20):
-            while (await served.control.stats()).calls == 0:
+            while (await control(served).stats()).calls == 0:
                 continue
     async with asyncio.timeout(20):
         with contextlib.suppress(ConnectionResetError):

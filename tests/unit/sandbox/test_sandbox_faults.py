@@ -9,7 +9,7 @@ from service.sandbox.faults import FAULTS_MAX, ErrorCode, Faults, Hang, HttpStat
 
 
 def _codes(faults: Faults, calls: int, *, sdkappid: int = 1) -> list[int]:
-    endings = (faults.strike(sdkappid).ending for _ in range(calls))
+    endings = (faults.inject(sdkappid).ending for _ in range(calls))
     return [ending.code if isinstance(ending, ErrorCode) else 0 for ending in endings]
 
 
@@ -53,7 +53,7 @@ def test_faults_take_turns_and_latencies_add_up() -> None:
     faults.add(ErrorCode(code=2, calls=1))
     faults.add(Latency(there_ms=10, there_spread_ms=5))
     faults.add(Latency(there_ms=1, back_ms=2))
-    first, second, third = faults.strike(1), faults.strike(1), faults.strike(1)
+    first, second, third = faults.inject(1), faults.inject(1), faults.inject(1)
     assert [strike.ending.code for strike in (first, second) if isinstance(strike.ending, ErrorCode)] == [1, 2]
     assert third.ending is None
     for strike in (first, second, third):
@@ -70,7 +70,7 @@ def test_clearing_and_the_bound() -> None:
     with pytest.raises(ValueError, match="at most 100"):
         faults.add(HttpStatus())
     faults.clear()
-    assert faults.strike(1).ending is None
+    assert faults.inject(1).ending is None
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,6 @@ def test_a_fault_of_one_kind_of_call_leaves_the_other_alone() -> None:
     """A fault for one kind of call leaves the other alone, and is not used up by it."""
     faults = Faults(random.Random(1))
     faults.add(ErrorCode(code=7, call="get", calls=1))
-    assert faults.strike(1, "list").ending is None
-    assert isinstance(faults.strike(1, "get").ending, ErrorCode)
-    assert faults.strike(1, "get").ending is None
+    assert faults.inject(1, "list").ending is None
+    assert isinstance(faults.inject(1, "get").ending, ErrorCode)
+    assert faults.inject(1, "get").ending is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.sandbox.listing import ListPage, ListRequest, SandboxTasks, read_body
 from service.sandbox.refusals import SandboxRefusal
-from service.sandbox.tasks import DAY_S, SandboxTask, info_at, moment, seeded
+from service.sandbox.tasks import DAY_S, SandboxTask, generate_tasks, info_at, moment
 
 START_S = 1_750_000_000
 APP = 1400000001
@@ -113,15 +113,15 @@ def test_a_body_that_is_no_json_object_is_refused(raw: bytes) -> None:
 
 def test_the_same_seed_makes_the_same_tasks() -> None:
     """Tasks depend on seed and app alone, and a longer list begins with the shorter one."""
-    one = list(islice(seeded(seed=7, sdkappid=APP, start_s=START_S), 300))
-    assert list(islice(seeded(seed=7, sdkappid=APP, start_s=START_S), 200)) == one[:200]
-    assert list(islice(seeded(seed=8, sdkappid=APP, start_s=START_S), 300)) != one
-    assert list(islice(seeded(seed=7, sdkappid=APP + 1, start_s=START_S), 300)) != one
+    one = list(islice(generate_tasks(seed=7, sdkappid=APP, start_s=START_S), 300))
+    assert list(islice(generate_tasks(seed=7, sdkappid=APP, start_s=START_S), 200)) == one[:200]
+    assert list(islice(generate_tasks(seed=8, sdkappid=APP, start_s=START_S), 300)) != one
+    assert list(islice(generate_tasks(seed=7, sdkappid=APP + 1, start_s=START_S), 300)) != one
 
 
 def test_seeded_tasks_are_various() -> None:
     """Seeded tasks spread over 60 days each way, in all types, some failing, with both shapes of From_Account."""
-    tasks = list(islice(seeded(seed=1, sdkappid=APP, start_s=START_S), 2000))
+    tasks = list(islice(generate_tasks(seed=1, sdkappid=APP, start_s=START_S), 2000))
     offsets = [task.scheduled_s - START_S for task in tasks]
     assert -60 * DAY_S <= min(offsets) < -55 * DAY_S
     assert 55 * DAY_S < max(offsets) < 60 * DAY_S
@@ -244,7 +244,7 @@ def _ids(tasks: SandboxTasks) -> list[int]:
 
 def test_lists_change_on_demand() -> None:
     """After add, remove and resize the list holds just what they say."""
-    tasks = SandboxTasks(seeded(seed=1, sdkappid=APP, start_s=START_S), total=10)
+    tasks = SandboxTasks(generate_tasks(seed=1, sdkappid=APP, start_s=START_S), total=10)
     first = _ids(tasks)
     tasks.add([SandboxTask(id=5, created_s=1, scheduled_s=2, title="t", description="d")])
     assert _ids(tasks) == [5, *first]

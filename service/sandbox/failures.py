@@ -1,12 +1,21 @@
-"""What faults make of good answers."""
+"""The failed answers that injected faults make of good ones."""
 
-from typing import Literal, assert_never
+from typing import assert_never
 
-from service.sandbox.faults import CutOff, Ending, ErrorCode, Garbage, Hang, HangUp, HttpStatus, Oversize, SandboxCall
-from service.sandbox.http1 import HangingUp, HttpResponse, SandboxReply
+from service.sandbox.faults import (
+    CutOff,
+    Ending,
+    ErrorCode,
+    Garbage,
+    GarbageKind,
+    Hang,
+    HangUp,
+    HttpStatus,
+    Oversize,
+    SandboxCall,
+)
+from service.sandbox.http1 import Disconnection, HttpResponse, SandboxReply
 from service.sandbox.refusals import SandboxRefusal, refusal_response
-
-GarbageKind = Literal["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"]
 
 _GARBAGE: dict[GarbageKind, bytes] = {
     "bytes": bytes(range(256)),
@@ -24,7 +33,7 @@ _GARBAGE_FOR_ONE: dict[GarbageKind, bytes] = _GARBAGE | {
 }
 
 
-def spoil(answer: HttpResponse, ending: Ending, *, call: SandboxCall) -> SandboxReply:
+def apply_failure(answer: HttpResponse, ending: Ending, *, call: SandboxCall) -> SandboxReply:
     """Return what a fault makes of a good answer to this call."""
     match ending:
         case ErrorCode(code=code, text=text):
@@ -33,9 +42,9 @@ def spoil(answer: HttpResponse, ending: Ending, *, call: SandboxCall) -> Sandbox
             page = f"<html><body><h1>{status}</h1></body></html>".encode()
             return HttpResponse(status=status, content_type="text/html", body=page)
         case HangUp(reset=reset):
-            return HangingUp(reset=reset)
+            return Disconnection(reset=reset)
         case Hang(hold_ms=hold_ms):
-            return HangingUp(hold_s=hold_ms / 1000)
+            return Disconnection(hold_s=hold_ms / 1000)
         case Garbage(of=of):
             body = (_GARBAGE_FOR_ONE if call == "get" else _GARBAGE)[of]
             return HttpResponse(body=body, content_type="text/html" if of == "html" else "application/json")

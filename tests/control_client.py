@@ -1,15 +1,17 @@
-"""A small client of the control route, for tests and interactive use. Opens one connection per request."""
+"""A small client of the sandbox's control route. Opens one connection per request."""
 
 import ssl
 from collections.abc import Iterable
 from typing import TypeVar
 from urllib.parse import urlencode
 
+import httpx
 import msgspec
 
 from service.sandbox.control import AddTasks, AppTasks, RemoveTasks, ResizeTasks, SandboxStats
 from service.sandbox.errors import SandboxError
 from service.sandbox.faults import SandboxFault
+from service.sandbox.serving import Sandbox
 from service.sandbox.tasks import SandboxTask
 
 T = TypeVar("T")
@@ -24,56 +26,59 @@ class ControlClient:
 
     async def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> SandboxStats:
         """Return calls, arrival times and the worst window, by default of the limit's own length."""
-        asked = {"sdkappid": sdkappid, "window_ms": window_ms}
-        query = urlencode({name: value for name, value in asked.items() if value is not None})
-        return await self._ask("GET", f"/sandbox/stats?{query}", answer=SandboxStats)
+        parameters = {"sdkappid": sdkappid, "window_ms": window_ms}
+        query = urlencode({name: value for name, value in parameters.items() if value is not None})
+        return await self._request("GET", f"/sandbox/stats?{query}", answer=SandboxStats)
 
     async def reset_stats(self) -> None:
         """Reset all counts."""
-        await self._ask("DELETE", "/sandbox/stats", answer=SandboxStats)
+        await self._request("DELETE", "/sandbox/stats", answer=SandboxStats)
 
     async def add_fault(self, fault: SandboxFault) -> None:
         """Arm a fault."""
-        await self._ask("POST", "/sandbox/faults", body=fault, answer=tuple[SandboxFault, ...])
+        await self._request("POST", "/sandbox/faults", body=fault, answer=tuple[SandboxFault, ...])
 
     async def faults(self) -> tuple[SandboxFault, ...]:
         """Return the faults that can still strike."""
-        return await self._ask("GET", "/sandbox/faults", answer=tuple[SandboxFault, ...])
+        return await self._request("GET", "/sandbox/faults", answer=tuple[SandboxFault, ...])
 
     async def clear_faults(self) -> None:
         """Disarm all faults."""
-        await self._ask("DELETE", "/sandbox/faults", answer=tuple[SandboxFault, ...])
+        await self._request("DELETE", "/sandbox/faults", answer=tuple[SandboxFault, ...])
 
     async def add_tasks(self, sdkappid: int, tasks: Iterable[SandboxTask]) -> AppTasks:
         """Add or replace tasks of an app."""
-        return await self._ask(
+        return await self._request(
             "POST", "/sandbox/tasks", body=AddTasks(sdkappid=sdkappid, tasks=tuple(tasks)), answer=AppTasks
         )
 
     async def remove_tasks(self, sdkappid: int, ids: Iterable[int]) -> AppTasks:
         """Remove tasks of an app; unknown ids are ignored."""
-        return await self._ask(
+        return await self._request(
             "DELETE", "/sandbox/tasks", body=RemoveTasks(sdkappid=sdkappid, ids=tuple(ids)), answer=AppTasks
         )
 
     async def resize_tasks(self, sdkappid: int, total: int) -> AppTasks:
         """Grow an app's list from the seed, or cut it, until it has `total` tasks."""
-        return await self._ask(
+        return await self._request(
             "PUT", "/sandbox/tasks", body=ResizeTasks(sdkappid=sdkappid, total=total), answer=AppTasks
         )
 
-    async def _ask(self, method: str, target: str, *, answer: type[T], body: object = None) -> T:
-        import httpx  # noqa: PLC0415 - takes a tenth of a second, and the demo never gets here
-
+    async def _request(self, method: str, target: str, *, answer: type[T], body: object = None) -> T:
         trusts_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a sandbox has no TLS: reading CAs takes 20 ms
         content = None if body is None else msgspec.json.encode(body)
         try:
             async with httpx.AsyncClient(
                 base_url=self._base_url, timeout=TIMEOUT_S, trust_env=False, verify=trusts_nobody
             ) as client:
-                got = await client.request(method, target, content=content)
+                response = await client.request(method, target, content=content)
         except httpx.HTTPError as exc:
             raise SandboxError(f"no answer from the sandbox at {self._base_url}") from exc
-        if got.status_code != httpx.codes.OK:
-            raise SandboxError(f"the sandbox refuses: {got.text}")
-        return msgspec.json.decode(got.content, type=answer)
+        if response.status_code != httpx.codes.OK:
+            raise SandboxError(f"the sandbox refuses: {response.text}")
+        return msgspec.json.decode(response.content, type=answer)
+
+
+def control(sandbox: Sandbox) -> ControlClient:
+    """Return a client of this sandbox."""
+    return ControlClient(sandbox.base_url)
