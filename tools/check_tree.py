@@ -117,7 +117,7 @@ def unindexed_decisions(folder: Path) -> Iterator[str]:
 
 
 def dangling_references(top: Path, paths: Iterable[str]) -> Iterator[str]:
-    """Yield a fault for each file or test that a text names and that is gone; decisions out of force may name it."""
+    """Yield a fault for each file or test that a text names but does not exist; superseded decisions are exempt."""
     known = frozenset(paths)
     for path in sorted(known):
         if not (path.endswith((".md", ".toml", "Makefile")) or path.startswith("tests/mutants/")):

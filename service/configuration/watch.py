@@ -101,9 +101,9 @@ class ConfigurationWatcher:
             faults = [str(fault) for fault in exc.faults]
             log.error("settings.refused", faults=faults)  # noqa: TRY400 - the faults say it all
             return
-        self._accepted(loaded, await self._thread.run(digests_of, loaded.settings))
+        self._accept(loaded, await self._thread.run(digests_of, loaded.settings))
 
-    def _accepted(self, loaded: LoadedSettings, start_files: Mapping[str, bytes]) -> None:
+    def _accept(self, loaded: LoadedSettings, start_files: Mapping[str, bytes]) -> None:
         settings = loaded.settings
         self._files = (self._path, *files_of(settings))
         self._seen = (*self._seen[:1], *file_states(self._files[1:]))
@@ -129,10 +129,10 @@ class ConfigurationWatcher:
 
     def _needing_restart(self, settings: Settings) -> Iterator[str]:
         """Yield the changes that take effect only at a restart."""
-        gone = {f"apps.{name}" for name in self._running.apps if name not in settings.apps}
+        removed = {f"apps.{name}" for name in self._running.apps if name not in settings.apps}
         for path in changed_paths(self._running, settings):
             is_closing = path == "auth" and settings.auth == "callers"
-            if not (is_closing or path in gone or _is_live(path)):
+            if not (is_closing or path in removed or _is_live(path)):
                 yield path
 
     async def _run(self) -> None:

@@ -321,13 +321,13 @@ def _object(struct: type[msgspec.Struct], texts: Json) -> Json:
     _, made = msgspec.json.schema_components([struct], ref_template="{name}")
     omits = struct.__struct_config__.omit_defaults
     properties = made[struct.__name__]["properties"]
-    derived = {name: _normalized(member, is_null_sent=not omits) for name, member in properties.items()}
+    derived = {name: _normalize(member, is_null_sent=not omits) for name, member in properties.items()}
     if unknown := set(texts) - set(derived):
         raise ValueError(f"{struct.__name__} has no {', '.join(sorted(unknown))}")
     return {
         "type": "object",
         "description": (struct.__doc__ or "").split("\n", maxsplit=1)[0],
-        "properties": {name: _merged(member, texts.get(name, {})) for name, member in derived.items()},
+        "properties": {name: _merge(member, texts.get(name, {})) for name, member in derived.items()},
         "required": [each.encode_name for each in msgspec.structs.fields(struct) if each.required or not omits],
     }
 
@@ -337,11 +337,11 @@ _RENAMED = {"AppInfo": "App", "StreamEnd": "End"}
 """Names in the contract of structs that are not called so, with or without `Body`."""
 
 
-def _merged(derived: Json, text: Json) -> Json:
+def _merge(derived: Json, text: Json) -> Json:
     return dict(text) if _SHAPES & set(text) else derived | text
 
 
-def _normalized(member: Json, *, is_null_sent: bool) -> Json:
+def _normalize(member: Json, *, is_null_sent: bool) -> Json:
     """Return a member's schema without its default, with `null` among its types and references renamed.
 
     If defaults are omitted from responses, null is never sent and so is not listed.
@@ -351,7 +351,7 @@ def _normalized(member: Json, *, is_null_sent: bool) -> Json:
         name = member["$ref"]
         return {"$ref": f"#/components/schemas/{_RENAMED.get(name, name.removesuffix('Body'))}"}
     if "items" in member:
-        return member | {"items": _normalized(member["items"], is_null_sent=is_null_sent)}
+        return member | {"items": _normalize(member["items"], is_null_sent=is_null_sent)}
     options: list[Json] = member.get("anyOf", [])
     if len(options) == 2 and options[1] == {"type": "null"} and "type" in options[0]:
         one = options[0]
