@@ -32,6 +32,9 @@ APP = APPS[0]
 READY_S = 60.0
 SLOW_REDIS_S = 5.0
 """Redis' time-out unless a test gives its own settings: a busy machine is no outage of Redis."""
+SLOW_TRANSIT_S = 1.5
+"""How long a call may take to be counted by the upstream, unless a test says otherwise: both processes may have to wait
+for a processor."""
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For httpx's clients of gateways: without it, each reads the CAs, which takes longer than many requests."""
 
@@ -310,6 +313,7 @@ async def fleet(
             sandbox_url=sandbox_url,
             redis={"url": redis.url, "timeout_s": SLOW_REDIS_S} if isinstance(redis, Server) else redis,
             weights=weights or {f"c{number}": 1.0 for number in range(40)},
+            budget={"transit_s": SLOW_TRANSIT_S} | sections.pop("budget", {}),
             **sections,
         )
         made = Fleet(directory, replicas=replicas, sandbox_url=sandbox_url, configuration=configuration)
