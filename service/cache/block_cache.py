@@ -37,6 +37,7 @@ class NewBlock(msgspec.Struct, frozen=True, kw_only=True):
 
     kept: CachedBlock
     key: CacheKey
+    redis_key: str
     generation: int
     puts: tuple[Put, ...]
 
@@ -150,7 +151,7 @@ class BlockCache:
         kept = CachedBlock(stored=stored, head=b"" if put is None else put.value[:HEAD_BYTES])
         self._remember(key.app, redis_key, kept, finds_tasks=isinstance(key, BlockKey))
         puts = tuple(each for each in (put, end) if each is not None)
-        return NewBlock(kept=kept, key=key, generation=generation, puts=puts)
+        return NewBlock(kept=kept, key=key, redis_key=redis_key, generation=generation, puts=puts)
 
     async def store(self, new: NewBlock, *, caller: str) -> None:
         """Store a block for a caller, and where its tasks are, unless the app was forgotten since its fetch began.
@@ -160,15 +161,20 @@ class BlockCache:
         """
         if new.generation != self.generation(new.key.app) or not new.puts:
             return
-        name = self._cache.block_name(new.key.app, new.puts[0].key)
         try:
-            await asyncio.gather(self._put(new, name=name, caller=caller), self._put_places(new, name=name))
+            if isinstance(new.key, BlockKey) and isinstance(new.kept.stored, Block):
+                name = self._cache.block_name(new.key.app, new.redis_key)
+                put_places = self._put_places(new, new.kept.stored, name=name)
+                await asyncio.gather(self._put_counted(new, name=name, caller=caller), put_places)
+            else:  # refusals and single tasks are small, and not counted
+                await self._cache.put_all(new.puts)
         except StoreUnavailable as exc:
             log.warning("cache.not_stored", app=new.key.app, detail=exc.detail)
 
-    async def _put(self, new: NewBlock, *, name: str, caller: str) -> None:
-        """Store a block, and count it for the caller; refusals and single tasks are small, and not counted."""
-        if self._shares is not None and isinstance(new.key, BlockKey) and isinstance(new.kept.stored, Block):
+    async def _put_counted(self, new: NewBlock, *, name: str, caller: str) -> None:
+        """Store a block of a list, and count it for the caller."""
+        kept_ms = None
+        if self._shares is not None:
             kept_ms = await self._shares.put(
                 new.puts,
                 name=name,
@@ -176,11 +182,10 @@ class BlockCache:
                 caller=caller,
                 longest_ms=longest_ms(self._lifetimes),
             )
-            if kept_ms is not None:
-                if kept_ms < new.puts[0].ttl_ms:
-                    self._memory.drop(new.puts[0].key)
-                return
-        await self._cache.put_all(new.puts)
+        if kept_ms is None:
+            await self._cache.put_all(new.puts)
+        elif kept_ms < new.puts[0].ttl_ms:
+            self._memory.drop(new.redis_key)
 
     async def end(self, query: Query) -> CachedBlock:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""
@@ -197,13 +202,12 @@ class BlockCache:
         )
         return self._encoded(self.redis_key(BlockKey(query=key.query, index=END)), end)
 
-    async def _put_places(self, new: NewBlock, *, name: str) -> None:
-        key, stored = new.key, new.kept.stored
-        if self._places is None or not isinstance(key, BlockKey) or not isinstance(stored, Block):
+    async def _put_places(self, new: NewBlock, block: Block, *, name: str) -> None:
+        if self._places is None:
             return
-        place = TaskPlace(block=name, fetched_at_ms=stored.fetched_at_ms)
+        place = TaskPlace(block=name, fetched_at_ms=block.fetched_at_ms)
         with suppress(StoreUnavailable):  # logged for the block itself
-            await self._places.put(key.app, stored.task_ids(), place, ttl_ms=new.puts[0].ttl_ms)
+            await self._places.put(new.key.app, block.task_ids(), place, ttl_ms=new.puts[0].ttl_ms)
 
     def _remember(self, app: str, redis_key: str, kept: CachedBlock, *, finds_tasks: bool) -> None:
         if kept.stored is not None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from service.callers.issuer import KeySource, KeySourceFailed, TokenIssuer
 from service.callers.signing_keys import JWKS_MAX_BYTES
 from service.http_client.addresses import tls_context
-from service.http_client.client import HttpClient, HttpLimits
-from service.http_client.connection import HttpAnswer
+from service.http_client.client import HttpClient
+from service.http_client.connection import HttpAnswer, HttpLimits
 from service.http_client.errors import AnswerTooLarge, HttpFailure
 from service.http_client.resolver import Resolver
 from service.http_client.threads import OwnThread

@@ -4,25 +4,14 @@ import asyncio
 import ssl
 from collections import deque
 
-import msgspec
-
 from service.http_client.addresses import HttpOrigin, HttpProxy, origin_of, target_of
 from service.http_client.connecting import connected
-from service.http_client.connection import BeforeSend, HttpAnswer, HttpConnection, HttpRequest
+from service.http_client.connection import BeforeSend, HttpAnswer, HttpConnection, HttpLimits, HttpRequest
 from service.http_client.errors import NoneFree
 from service.http_client.resolver import Resolver
 
 KEEPALIVE_S = 30.0
 """How long an idle connection is kept, in seconds."""
-
-
-class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """The bounds of each exchange. `connections` is per host; `connect_timeout_s` includes waiting for a free one."""
-
-    connect_timeout_s: float
-    read_timeout_s: float
-    connections: int
-    answer_max_bytes: int
 
 
 class HttpClient:
@@ -75,13 +64,7 @@ class HttpClient:
         self.in_use += 1
         try:
             connection = self._idle_connection(origin) or await self._new_connection(origin, deadline_s=deadline_s)
-            answer = await connection.exchange(
-                request,
-                before_send=before_send,
-                read_timeout_s=self._limits.read_timeout_s,
-                deadline_s=deadline_s,
-                max_bytes=self._limits.answer_max_bytes,
-            )
+            answer = await connection.exchange(request, before_send=before_send, deadline_s=deadline_s)
             self._keep(origin, connection)
             return answer
         finally:
@@ -113,7 +96,7 @@ class HttpClient:
         stream = await connected(
             origin, resolver=self._resolver, context=self._context, proxy=self._proxy, until_s=until_s
         )
-        return HttpConnection(stream)
+        return HttpConnection(stream, self._limits)
 
     def _keep(self, origin: HttpOrigin, connection: HttpConnection) -> None:
         if self._is_closing:

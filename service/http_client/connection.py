@@ -14,6 +14,18 @@ HEAD_MAX_BYTES = 64 * 1024
 BeforeSend = Callable[[], Awaitable[None]]
 
 
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of each exchange; `read_timeout_s` is that of each silence.
+
+    `connections` is per host; `connect_timeout_s` includes waiting for a free one.
+    """
+
+    connect_timeout_s: float
+    read_timeout_s: float
+    connections: int
+    answer_max_bytes: int
+
+
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The request to send. `target` is the request target; `headers` omit `Host` and the body's length."""
 
@@ -39,8 +51,9 @@ class HttpAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class HttpConnection:
     """HTTP/1.1 on a connection (RFC 9112)."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, limits: HttpLimits) -> None:
         self._stream = stream
+        self._limits = limits
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MAX_BYTES)
 
     @property
@@ -52,26 +65,18 @@ class HttpConnection:
         """Close at once."""
         self._stream.close()
 
-    async def exchange(
-        self,
-        request: HttpRequest,
-        *,
-        before_send: BeforeSend,
-        read_timeout_s: float,
-        deadline_s: float,
-        max_bytes: int,
-    ) -> HttpAnswer:
+    async def exchange(self, request: HttpRequest, *, before_send: BeforeSend, deadline_s: float) -> HttpAnswer:
         """Send the request and return the answer. Raise HttpFailure.
 
         `before_send` is awaited before the first byte is written; its exceptions pass through unchanged, and then
-        nothing was sent. `read_timeout_s` bounds each silence, `deadline_s` (loop time) the whole exchange. Anything
-        but a complete answer without surplus bytes closes the connection.
+        nothing was sent. `deadline_s` (loop time) bounds the whole exchange. Anything but a complete answer without
+        surplus bytes closes the connection.
         """
         data = self._encoded(request)
         try:
             await before_send()
             self._stream.send(data)
-            answer = await self._answer(read_timeout_s=read_timeout_s, deadline_s=deadline_s, max_bytes=max_bytes)
+            answer = await self._answer(deadline_s=deadline_s)
         except BaseException:
             self._stream.close()
             raise
@@ -82,12 +87,12 @@ class HttpConnection:
         headers = [("host", request.host), *request.headers]
         if request.body or request.method == "POST":
             headers.append(("content-length", str(len(request.body))))
-        events = [h11.Request(method=request.method, target=request.target, headers=headers)]
-        pieces = [self._http.send(event) for event in (*events, h11.Data(data=request.body), h11.EndOfMessage())]
+        head = h11.Request(method=request.method, target=request.target, headers=headers)
+        pieces = [self._http.send(event) for event in (head, h11.Data(data=request.body), h11.EndOfMessage())]
         return b"".join(piece or b"" for piece in pieces)
 
-    async def _answer(self, *, read_timeout_s: float, deadline_s: float, max_bytes: int) -> HttpAnswer:
-        head = await self._next_event(read_timeout_s=read_timeout_s, deadline_s=deadline_s, has_head=False)
+    async def _answer(self, *, deadline_s: float) -> HttpAnswer:
+        head = await self._next_event(deadline_s=deadline_s, has_head=False)
         if not isinstance(head, h11.Response):
             raise AnswerBroken("the connection was closed without an answer")
         answer = HttpAnswer(status=head.status_code, headers=(*head.headers,), body=b"")
@@ -97,14 +102,14 @@ class HttpConnection:
             raise AnswerEncoded("the answer is compressed, which was not requested")
         body = bytearray()
         while True:
-            event = await self._next_event(read_timeout_s=read_timeout_s, deadline_s=deadline_s, has_head=True)
+            event = await self._next_event(deadline_s=deadline_s, has_head=True)
             if not isinstance(event, h11.Data):
                 return msgspec.structs.replace(answer, body=bytes(body))
             body += event.data
-            if len(body) > max_bytes:
-                raise AnswerTooLarge(f"the answer is larger than {max_bytes} bytes")
+            if len(body) > self._limits.answer_max_bytes:
+                raise AnswerTooLarge(f"the answer is larger than {self._limits.answer_max_bytes} bytes")
 
-    async def _next_event(self, *, read_timeout_s: float, deadline_s: float, has_head: bool) -> object:
+    async def _next_event(self, *, deadline_s: float, has_head: bool) -> object:
         """Return h11's next event. Raise errors detached from h11's, whose texts quote received bytes."""
         loop = asyncio.get_running_loop()
         failure: HttpFailure = NotAnsweredInTime(
@@ -116,7 +121,7 @@ class HttpConnection:
                 if loop.time() >= deadline_s:
                     break
                 if event is h11.NEED_DATA:
-                    until_s = min(loop.time() + read_timeout_s, deadline_s)
+                    until_s = min(loop.time() + self._limits.read_timeout_s, deadline_s)
                     self._http.receive_data(await self._stream.read(until_s=until_s))
                 elif not isinstance(event, h11.InformationalResponse):
                     return event

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from service.http_client.errors import NotConnected
-from service.http_client.threads import in_own_thread
+from service.http_client.threads import in_own_thread, retrieve_error
 
 KEEP_S = 3600.0
 """How long a good answer is used while lookups fail or hang, in seconds."""
@@ -46,7 +46,7 @@ class Resolver:
         task = self._looking.get(host)
         if task is None:
             task = self._looking[host] = asyncio.create_task(self._look_up(host, port))
-            task.add_done_callback(_seen)
+            task.add_done_callback(retrieve_error)
         known = self._known.get(host)
         if known is not None and self._clock() - known.at_s > KEEP_S:
             known = None
@@ -78,12 +78,6 @@ def look_up(host: str, port: int) -> tuple[str, ...]:
     """Return the addresses that the system knows. Raise OSError, or UnicodeError for an invalid name."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))[:ADDRESSES_MAX]
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    """Retrieve an exception that is no longer awaited."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _is_address(host: str) -> bool:

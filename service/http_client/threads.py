@@ -25,14 +25,14 @@ class OwnThread:
             await asyncio.wait({self._call})
         call = asyncio.create_task(in_own_thread(function, *args, **kwargs))
         self._call = call
-        call.add_done_callback(_seen)
+        call.add_done_callback(retrieve_error)
         return await asyncio.shield(call)
 
 
-def _seen(call: "asyncio.Task[T]") -> None:
-    """Retrieve an exception that is no longer awaited."""
-    if not call.cancelled():
-        call.exception()
+def retrieve_error(task: "asyncio.Task[T]") -> None:
+    """Retrieve the exception of a finished task that may no longer be awaited."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

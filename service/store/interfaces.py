@@ -77,7 +77,3 @@ class Store(Protocol):
         interruption: the subscriber must check for itself whether it has missed anything.
         """
         ...
-
-    async def aclose(self) -> None:
-        """Finish the work in progress and close all connections."""
-        ...

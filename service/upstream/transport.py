@@ -6,8 +6,8 @@ import time
 from email.utils import parsedate_to_datetime
 
 from service.http_client.addresses import HttpProxy
-from service.http_client.client import HttpClient, HttpLimits
-from service.http_client.connection import BeforeSend, HttpAnswer
+from service.http_client.client import HttpClient
+from service.http_client.connection import BeforeSend, HttpAnswer, HttpLimits
 from service.http_client.errors import (
     AnswerEncoded,
     AnswerTooLarge,

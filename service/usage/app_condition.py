@@ -38,7 +38,7 @@ def app_condition(
     if failures and not minute.ok and stale_last_minute:
         return AppCondition(state="stale", detail=f"Stale pages are served; {_failed(minute)}")
     if failures and failures >= FAILING_SHARE * (minute.ok + failures):
-        return AppCondition(state="failing", detail=_capital(_failed(minute)))
+        return AppCondition(state="failing", detail=_failed(minute))
     if pause_s > 0:
         why = f" ({pause_reason})" if pause_reason else ""
         return AppCondition(state="paused", detail=f"Calls are paused for {pause_s:.1f} s{why}.")
@@ -52,10 +52,6 @@ def app_condition(
 def _failed(minute: CallResults) -> str:
     failures = minute.failures
     return f"{failures} of {minute.ok + failures} upstream calls failed in the last minute."
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _sentence(start: str, reason: str) -> str:

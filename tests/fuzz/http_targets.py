@@ -8,7 +8,7 @@ import h11
 
 from service.cache.codec import CorruptBlock, decode_value, encode_value
 from service.http_client.byte_stream import ByteStream
-from service.http_client.connection import HttpAnswer, HttpConnection, HttpRequest
+from service.http_client.connection import HttpAnswer, HttpConnection, HttpLimits, HttpRequest
 from service.http_client.errors import HttpFailure
 from service.model.blocks import block_of
 from service.model.queries import At, Query, Range
@@ -169,7 +169,8 @@ class _Upstream:
 async def _exchanged(pieces: list[bytes]) -> HttpAnswer | str:
     stream = ByteStream()
     stream.connection_made(cast(Any, _Upstream(stream, pieces)))
-    connection = HttpConnection(stream)
+    limits = HttpLimits(connect_timeout_s=5.0, read_timeout_s=5.0, connections=1, answer_max_bytes=ANSWER_MAX_BYTES)
+    connection = HttpConnection(stream, limits)
 
     async def at_once() -> None:
         return None
@@ -178,9 +179,7 @@ async def _exchanged(pieces: list[bytes]) -> HttpAnswer | str:
         return await connection.exchange(
             HttpRequest(method="POST", target="/", host="x", headers=(), body=b"{}"),
             before_send=at_once,
-            read_timeout_s=5.0,
             deadline_s=asyncio.get_running_loop().time() + 5.0,
-            max_bytes=ANSWER_MAX_BYTES,
         )
     except HttpFailure as exc:
         assert str(exc).isprintable()

@@ -1,7 +1,6 @@
 """The guarantees of the cache, kept by whole processes: each test counts the calls that arrive at the upstream."""
 
 import asyncio
-import hashlib
 import signal
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ import pytest
 from service.sandbox.faults import HttpStatus
 from tests.scenes.fleet import APP, Fleet, fleet, key_of, path
 from tests.servers import Server, until
+from tests.settings import hashed
 
 pytestmark = pytest.mark.scene
 
@@ -126,7 +126,7 @@ async def test_the_next_block_is_prefetched(own_valkey: Server, ahead: bool) -> 
 
 def _callers(**more: Any) -> dict[str, Any]:
     return {
-        name: {"keys": [hashlib.sha256(key_of(name).encode()).hexdigest()], "apps": [APP.name], **settings}
+        name: {"keys": [hashed(key_of(name))], "apps": [APP.name], **settings}
         for name, settings in {"c0": {}, "operator": {"operator": True}, **more}.items()
     }
 

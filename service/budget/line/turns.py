@@ -115,31 +115,24 @@ class Turns:
             self.grant(None)
 
     def take_all(self, turns: Sequence[Turn]) -> None:
-        """Use the turns that a tick has listed.
+        """Use each turn that a tick has listed for the block that its caller has waited for longest, or give it back.
 
         Turns that have lapsed are tried again only after a tick that no longer lists them: until then, nothing has
-        changed.
+        changed. The scheduler may still list a turn that is in use or about to be ended or given back. Ignore such a
+        turn: otherwise reporting its end would free the slot of another call.
         """
         self._lapsed.intersection_update(turn.id for turn in turns)
+        ignored = {*self._lapsed, *self._in_use, *self._ending, *self.returned}
         for turn in turns:
-            if turn.id not in self._lapsed:
-                self.take(turn)
-
-    def take(self, turn: Turn) -> None:
-        """Use a turn for the block that its caller has waited for longest, or give the turn back.
-
-        The scheduler may still list a turn that is in use or about to be ended or given back. Ignore such a turn:
-        otherwise reporting its end would free the slot of another call.
-        """
-        if turn.id in self._in_use or turn.id in self._ending or turn.id in self.returned:
-            return
-        block = None if self._leaving else self._waiters.queue.next_for(turn.caller)
-        if block is None:
-            self._give_back(turn)
-            return
-        block.state, block.turned_for = BlockState.TURNED, turn.caller
-        self._in_use.add(turn.id)
-        self._spawn(block, self._use(turn, block))
+            if turn.id in ignored:
+                continue
+            block = None if self._leaving else self._waiters.queue.next_for(turn.caller)
+            if block is None:
+                self._give_back(turn)
+                continue
+            block.state, block.turned_for = BlockState.TURNED, turn.caller
+            self._in_use.add(turn.id)
+            self._spawn(block, self._use(turn, block))
 
     def look_for(self, block: QueuedBlock) -> None:
         """Look up the block, since a fetch of it may have ended somewhere."""

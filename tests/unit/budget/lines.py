@@ -181,3 +181,16 @@ def failing(times: int, *, again: bool = True, stop: bool = False) -> Callable[[
         return CallFailed(error=UpstreamTimeout("no answer", app="shop"), again=again, stop=stop)
 
     return ending
+
+
+def ticks_of(scheduler: Telling) -> Callable[[], int]:
+    """Count the ticks from now on."""
+    tick, ticks = scheduler.tick, 0
+
+    async def counting(request: TickRequest) -> Ticked:
+        nonlocal ticks
+        ticks += 1
+        return await tick(request)
+
+    scheduler.tick = counting  # type: ignore[method-assign]
+    return lambda: ticks
