@@ -17,8 +17,8 @@ from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
 from service.cache.task_places import TaskPlaces
+from service.configuration.clients import redis_store_of, signers_of, upstream_client_of
 from service.configuration.live import LiveSettings
-from service.configuration.start_files import passwords_of, proxy_password_of
 from service.gateway.gateway import Gateway
 from service.gateway.list_calls import ListCalls
 from service.gateway.served import ServedApp
@@ -36,10 +36,6 @@ from service.store.redis_store import RedisStore
 from service.store.shared_clock import SharedClock
 from service.telemetry.signals import Signals
 from service.telemetry.state import ObservedParts
-from service.upstream.apps import UpstreamApp, upstream_app_of
-from service.upstream.client import UpstreamClient
-from service.upstream.secret import secret_of
-from service.upstream.signer import Signer
 from service.usage.counts import UsageObserver
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
@@ -77,15 +73,9 @@ def create_app(
     serving, it is read again whenever it changes.
     """
     replica = secrets.token_hex(8)
-    passwords = passwords_of(settings.redis, environ)
     live = LiveSettings(settings)
     signals = Signals(settings, environ, callers=lambda: live.caller_names)
-    store = RedisStore(
-        settings.redis,
-        password=passwords.redis,
-        sentinel_password=passwords.sentinel,
-        on_call=signals.on_store_call,
-    )
+    store = redis_store_of(settings.redis, environ, on_call=signals.on_store_call)
     clock = SharedClock(store, prefix=settings.redis.prefix)
     lifetimes = settings.cache.lifetimes
     cache = RedisBlocks(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
@@ -98,14 +88,9 @@ def create_app(
         clock=time.monotonic,
     )
     block_cache = BlockCache(cache, memory, lifetimes=lifetimes, places=places, shares=shares)
-    upstream_apps = {
-        name: upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts)
-        for name, app in settings.apps.items()
-    }
-    signers = _signers(settings, upstream_apps, environ)
-    client = UpstreamClient(
-        settings.upstream, signers=signers, proxy_password=proxy_password_of(settings.upstream, environ)
-    )
+    signers = signers_of(settings, environ)
+    upstream_apps = {signer.app.name: signer.app for signer in signers}
+    client = upstream_client_of(settings.upstream, signers, environ)
     factory = ServedCallFactory(
         settings,
         store,
@@ -258,12 +243,3 @@ def _start(
 def _on_message_of(line: Line) -> Callable[[bytes], None]:
     """Return a handler for the scheduler's messages, each the name of a block whose fetch has ended."""
     return lambda message: line.heard(message.decode(errors="replace"))
-
-
-def _signers(
-    settings: Settings, upstream_apps: Mapping[str, UpstreamApp], environ: Mapping[str, str]
-) -> tuple[Signer, ...]:
-    return tuple(
-        Signer(upstream_apps[name], secret_of(app, environ), valid_s=settings.upstream.signature_valid_s)
-        for name, app in settings.apps.items()
-    )

@@ -78,13 +78,13 @@ def _plain(node: Any) -> Any:
 def table() -> str:
     """Return the values with their comments and defaults, as a Markdown table."""
     lines = ["| value | default | description |", "|---|---|---|"]
-    for path, (comment, default) in described().items():
+    for path, (comment, default) in described_values().items():
         shown = "" if default is None else f"`{json.dumps(default)}`"
         lines.append(f"| `{path}` | {shown.replace('|', chr(92) + '|')} | {comment} |")
     return "\n".join(lines) + "\n"
 
 
-def described() -> dict[str, tuple[str, Any]]:
+def described_values() -> dict[str, tuple[str, Any]]:
     """Return comment and default of each value that has a `# --` comment, by its path."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     found: dict[str, tuple[str, Any]] = {}

@@ -19,7 +19,7 @@ ENTRY_POINTS = frozenset(("main", "run"))
 LINES_MAX = 400
 """Lines that a file of code may have."""
 
-_NAMED = re.compile(
+_REFERENCE = re.compile(
     r"(?<![\w./-])((?:service|tests|tools|docs|helm|openapi|requirements)/[\w./-]*"
     r"\.(?:py|lua|md|toml|ya?ml|json|txt|sh|js|css|html)|"
     r"(?:unit|http|integration|contract|simulation|scenes)/[\w./]+\.py)(?:::(test_\w+))?(?![\w/])"
@@ -34,9 +34,9 @@ def main() -> int:
     faults = [
         *large_binaries(TOP, committed(TOP)),
         *long_files(TOP, committed(TOP)),
-        *names_defined_twice(TOP / "service"),
-        *decisions_out_of_index(TOP / "docs" / "adr"),
-        *names_of_nothing(TOP, committed(TOP)),
+        *duplicate_names(TOP / "service"),
+        *unindexed_decisions(TOP / "docs" / "adr"),
+        *dangling_references(TOP, committed(TOP)),
     ]
     for fault in faults:
         print(fault, file=sys.stderr)
@@ -72,7 +72,7 @@ def long_files(top: Path, paths: Iterable[str]) -> Iterator[str]:
             yield f"{path}: more than {LINES_MAX} lines; is it one subject?"
 
 
-def names_defined_twice(package: Path) -> Iterator[str]:
+def duplicate_names(package: Path) -> Iterator[str]:
     """Yield a fault for each name that more than one class, function or type of a package has.
 
     Names with an underscore are private, and those of type variables (`T`) say nothing.
@@ -100,7 +100,7 @@ def defined_name(node: ast.stmt) -> str | None:
     return None
 
 
-def decisions_out_of_index(folder: Path) -> Iterator[str]:
+def unindexed_decisions(folder: Path) -> Iterator[str]:
     """Yield a fault for each decision without a status, and for each that `README.md` does not list with it."""
     index = (folder / "README.md").read_text()
     for file in sorted(folder.glob("[0-9]*.md")):
@@ -116,8 +116,8 @@ def decisions_out_of_index(folder: Path) -> Iterator[str]:
             yield f"{file.name}: README.md should have the row {row}"
 
 
-def names_of_nothing(top: Path, paths: Iterable[str]) -> Iterator[str]:
-    """Yield a fault for each file or test that a text names and that is gone; decisions out of force may name it."""
+def dangling_references(top: Path, paths: Iterable[str]) -> Iterator[str]:
+    """Yield a fault for each file or test that a text names but does not exist; superseded decisions are exempt."""
     known = frozenset(paths)
     for path in sorted(known):
         if not (path.endswith((".md", ".toml", "Makefile")) or path.startswith("tests/mutants/")):
@@ -126,7 +126,7 @@ def names_of_nothing(top: Path, paths: Iterable[str]) -> Iterator[str]:
         status = _STATUS.search(text)
         if path == "CHANGELOG.md" or (status is not None and status[2]):
             continue
-        for match in _NAMED.finditer(text):
+        for match in _REFERENCE.finditer(text):
             named = match[1] if match[1] in known else f"tests/{match[1]}"
             if named not in known:
                 yield f"{path}: {match[1]} does not exist"

@@ -27,7 +27,7 @@ def main() -> int:
     version = parser.parse_args().version
     pin: dict[str, Any] = json.loads(PIN.read_bytes())
     with tempfile.TemporaryDirectory() as directory:
-        tarball = _packed(pin["package"], version or pin["version"], Path(directory))
+        tarball = _npm_pack(pin["package"], version or pin["version"], Path(directory))
         integrity = f"sha512-{base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()}"
         if version is None and integrity != pin["integrity"]:
             print(f"{pin['package']} {pin['version']} has the integrity {integrity}, not the pinned", file=sys.stderr)
@@ -42,7 +42,7 @@ def main() -> int:
     return 0
 
 
-def _packed(package: str, version: str, directory: Path) -> Path:
+def _npm_pack(package: str, version: str, directory: Path) -> Path:
     """Download a package with npm, unchanged, and return its path."""
     command = ("npm", "pack", "--silent", f"{package}@{version}", "--pack-destination", str(directory))
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

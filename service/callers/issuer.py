@@ -40,7 +40,7 @@ class TokenIssuer:
 
     def __init__(self, source: KeySource, *, refresh_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.keys: SigningKeys = {}
-        self.on_drop: Callable[[], None] = _nothing
+        self.on_drop: Callable[[], None] = lambda: None
         self._source = source
         self._refresh_s = refresh_s
         self._clock = clock
@@ -109,7 +109,3 @@ class TokenIssuer:
         self._is_failing = False
         if removed:
             self.on_drop()
-
-
-def _nothing() -> None:
-    """Do nothing."""

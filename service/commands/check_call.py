@@ -13,17 +13,13 @@ from service.budget.line.line import Line
 from service.budget.scheduler.rules import rules_of
 from service.budget.scheduler.shared import RedisScheduler
 from service.commands.check_app import CheckedCall, Finding, MakeCall, NotCalled, check_app
-from service.configuration.start_files import passwords_of, proxy_password_of
+from service.configuration.clients import redis_store_of, signers_of, upstream_client_of
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.calls import CallKind, budget_name
 from service.model.errors import StoreUnavailable, UpstreamError
 from service.settings import Settings
 from service.store.redis_store import RedisStore
 from service.telemetry.logs import configure
-from service.upstream.apps import upstream_app_of
-from service.upstream.client import UpstreamClient
-from service.upstream.secret import secret_of
-from service.upstream.signer import Signer
 from service.upstream.verdicts import RetryVerdict, verdict
 
 CALLER = "~check"
@@ -101,17 +97,9 @@ class CheckCalls:
 async def check_calls(settings: Settings, *, alone: bool) -> int:
     """Call for all apps at once and print lines for each; return 1 if any call failed, else 0."""
     configure("critical", as_json=False)  # faults are printed here, in plain words
-    signers = [
-        Signer(
-            upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts),
-            secret_of(app, os.environ),
-            valid_s=settings.upstream.signature_valid_s,
-        )
-        for name, app in settings.apps.items()
-    ]
+    signers = signers_of(settings, os.environ)
     apps = {signer.app.name: signer.app for signer in signers}
-    proxy_password = proxy_password_of(settings.upstream, os.environ)
-    async with aclosing(UpstreamClient(settings.upstream, signers=signers, proxy_password=proxy_password)) as client:
+    async with aclosing(upstream_client_of(settings.upstream, signers, os.environ)) as client:
 
         async def check(name: str, make_call: MakeCall) -> list[Finding] | StoreUnavailable:
             try:
@@ -135,8 +123,7 @@ CheckApp = Callable[[str, MakeCall], Awaitable[list[Finding] | StoreUnavailable]
 
 async def _check_in_turns(check: CheckApp, settings: Settings) -> dict[str, list[Finding] | StoreUnavailable]:
     """Check all apps, with their calls made in turns."""
-    passwords = passwords_of(settings.redis, os.environ)
-    store = RedisStore(settings.redis, password=passwords.redis, sentinel_password=passwords.sentinel)
+    store = redis_store_of(settings.redis, os.environ)
 
     async def check_one(name: str) -> list[Finding] | StoreUnavailable:
         async with _turns_of(name, settings, store) as make_call:

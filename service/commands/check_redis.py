@@ -2,11 +2,10 @@
 
 import os
 
-from service.configuration.start_files import passwords_of
+from service.configuration.clients import redis_store_of
 from service.model.errors import StoreUnavailable
 from service.settings import Settings
 from service.store.inspection import redis_advice, redis_refusals
-from service.store.redis_store import RedisStore
 from service.telemetry.logs import configure
 
 ERROR_MAX_CHARS = 300
@@ -16,8 +15,7 @@ ERROR_MAX_CHARS = 300
 async def check_redis(settings: Settings) -> int:
     """Print refused commands and advice; return 1 if something is refused."""
     configure("critical", as_json=False)  # faults are printed here, in plain words
-    passwords = passwords_of(settings.redis, os.environ)
-    store = RedisStore(settings.redis, password=passwords.redis, sentinel_password=passwords.sentinel)
+    store = redis_store_of(settings.redis, os.environ)
     try:
         refused = await redis_refusals(store, prefix=settings.redis.prefix)
         warnings = [text async for text in redis_advice(store, settings.redis)]

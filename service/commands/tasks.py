@@ -55,10 +55,10 @@ def _list(request: TasksRequest, key: str, printer: Printer, progress: Progress,
         progress.clear()
         if answer.end is None and limit is not None and printer.count == limit:
             return COMPLETE
-        return _ended(answer, printer.count, request)
+        return _report_end(answer, printer.count, request)
 
 
-def _ended(answer: ReceivedStream, count: int, request: TasksRequest) -> int:
+def _report_end(answer: ReceivedStream, count: int, request: TasksRequest) -> int:
     """Report how the stream ended; return the exit status."""
     end = answer.end
     if end is None or end.count != count:

@@ -31,7 +31,7 @@ def apply_overrides(tree: Tree, environ: Mapping[str, str]) -> tuple[dict[str, s
     for variable in sorted(environ):
         if not variable.upper().startswith(PREFIX):
             continue
-        targets = list(_targets(_normalized(variable)[len(PREFIX) :], tree, Settings, ()))
+        targets = list(_targets(_normalize(variable)[len(PREFIX) :], tree, Settings, ()))
         if len(targets) != 1:
             found = f"may mean {' or '.join(target.path for target in targets)}" if targets else _not_a_setting(tree)
             faults.append(SettingFault(path=variable, text=found))
@@ -39,7 +39,7 @@ def apply_overrides(tree: Tree, environ: Mapping[str, str]) -> tuple[dict[str, s
             faults.append(SettingFault(path=variable, text=f"sets {target.path}, as {sources[target.path]} does"))
         else:
             try:
-                _write(tree, target, _converted(environ[variable], target.hint))
+                _write(tree, target, _convert(environ[variable], target.hint))
                 sources[target.path] = variable
             except ValueError as exc:
                 faults.append(SettingFault(path=variable, text=str(exc)))
@@ -56,7 +56,7 @@ def _targets(rest: str, tree: Value, hint: Any, keys: tuple[str, ...]) -> Iterat
     else:
         return
     for key, inner in choices.items():
-        name = _normalized(key)
+        name = _normalize(key)
         if rest == name and not _has_fields(inner):
             yield OverrideTarget(keys=(*keys, key), hint=inner)
         elif rest.startswith(f"{name}__"):
@@ -68,7 +68,7 @@ def _has_fields(hint: Any) -> bool:
     return get_origin(bare_type(hint)) is dict or struct_in(hint) is not None
 
 
-def _normalized(name: str) -> str:
+def _normalize(name: str) -> str:
     return name.upper().replace("-", "_").replace(".", "_")
 
 
@@ -79,7 +79,7 @@ def _not_a_setting(tree: Tree) -> str:
     return f"is not a setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY){named}"
 
 
-def _converted(text: str, hint: Any) -> Value:
+def _convert(text: str, hint: Any) -> Value:
     """Return a variable's value as the field's type requires; it is validated with the rest of the tree."""
     bare = bare_type(hint)
     if get_origin(bare) is tuple:

@@ -32,7 +32,7 @@ class LiveSettings:
         self._is_running = False
         self._ending: set[asyncio.Task[None]] = set()
         self._set_lifetimes: tuple[Callable[[Lifetimes], None], ...] = ()
-        self._forget: Callable[[], None] = _nothing
+        self._forget: Callable[[], None] = lambda: None
         self.callers = Authenticator(table_of(settings), issuer=self._issuer)
         self._set(settings)
 
@@ -91,7 +91,7 @@ class LiveSettings:
         if issuer is not None:
             issuer.start()
         if former is not None:
-            former.on_drop = _nothing
+            former.on_drop = lambda: None
             task = asyncio.create_task(former.aclose())
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
@@ -122,7 +122,3 @@ def _keys_of(tokens: ServiceAccountSettings | None) -> ServiceAccountSettings | 
 def _source_of(tokens: ServiceAccountSettings | None) -> tuple[str | None, ...]:
     """Return the settings that determine whose keys are used."""
     return () if tokens is None else (tokens.issuer, tokens.jwks_url, tokens.jwks_file)
-
-
-def _nothing() -> None:
-    """Do nothing."""

@@ -38,10 +38,10 @@ def load(path: str | Path | None, environ: Mapping[str, str]) -> LoadedSettings:
     faults += shape_faults(tree, Settings, "")
     faults += rule_faults(valid_parts_of(tree), environ)
     if faults:
-        raise ConfigurationError(_deduplicated(faults, sources))
-    settings = _with_regions(msgspec.convert(tree, Settings))
+        raise ConfigurationError(_deduplicate(faults, sources))
+    settings = _fill_regions(msgspec.convert(tree, Settings))
     return LoadedSettings(
-        settings=settings, warnings=_deduplicated(list(settings_advice(settings, now_s=time.time())), sources)
+        settings=settings, warnings=_deduplicate(list(settings_advice(settings, now_s=time.time())), sources)
     )
 
 
@@ -69,7 +69,7 @@ def _make_paths_absolute(tree: Tree, folder: Path) -> None:
             section[key] = str(folder / path)
 
 
-def _deduplicated(faults: list[SettingFault], sources: Mapping[str, str]) -> tuple[SettingFault, ...]:
+def _deduplicate(faults: list[SettingFault], sources: Mapping[str, str]) -> tuple[SettingFault, ...]:
     """Return each fault once, in the order found, with the variable that set the field."""
     marked = (
         SettingFault(path=fault.path, text=f"{fault.text} (set by {sources[fault.path]})")
@@ -80,7 +80,7 @@ def _deduplicated(faults: list[SettingFault], sources: Mapping[str, str]) -> tup
     return tuple(dict.fromkeys(marked))
 
 
-def _with_regions(settings: Settings) -> Settings:
+def _fill_regions(settings: Settings) -> Settings:
     apps = {
         name: app
         if app.region is not None or app.base_url is not None

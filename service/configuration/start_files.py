@@ -1,12 +1,9 @@
-"""Files and passwords that are read only at start. If one changes, using it needs a restart."""
+"""Files that are read only at start. If one changes, using it needs a restart."""
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
-import msgspec
-
-from service.settings import RedisSettings, Settings, UpstreamSettings
+from service.settings import Settings
 
 FILE_MAX_BYTES = 4 * 1024 * 1024
 
@@ -37,29 +34,3 @@ def _digest(path: str) -> bytes:
             return hashlib.sha256(file.read(FILE_MAX_BYTES)).digest()
     except OSError:
         return b""
-
-
-class Passwords(msgspec.Struct, frozen=True, kw_only=True):
-    """The passwords of Redis and Sentinel; None where none is set."""
-
-    redis: str | None
-    sentinel: str | None
-
-
-def passwords_of(settings: RedisSettings, environ: Mapping[str, str]) -> Passwords:
-    """Read both passwords from the files or variables in the settings; `rules.py` has checked that they exist."""
-    return Passwords(
-        redis=_password(settings.password_file, settings.password_env, environ),
-        sentinel=_password(settings.sentinel_password_file, settings.sentinel_password_env, environ),
-    )
-
-
-def proxy_password_of(settings: UpstreamSettings, environ: Mapping[str, str]) -> str | None:
-    """Read the proxy's password; None if none is set."""
-    return _password(settings.proxy_password_file, settings.proxy_password_env, environ)
-
-
-def _password(path: str | None, variable: str | None, environ: Mapping[str, str]) -> str | None:
-    if path is not None:
-        return Path(path).read_text(encoding="utf-8").strip()
-    return environ[variable] if variable is not None else None

@@ -69,7 +69,7 @@ class ConfigurationWatcher:
         self._environ = environ
         self._running = running
         self._apply = apply
-        self._on_reload = on_reload or _ignore
+        self._on_reload = on_reload
         self._thread = OwnThread()
         self._start_files = digests_of(running)
         self._needs_restart = False
@@ -101,9 +101,9 @@ class ConfigurationWatcher:
             faults = [str(fault) for fault in exc.faults]
             log.error("settings.refused", faults=faults)  # noqa: TRY400 - the faults say it all
             return
-        self._accepted(loaded, await self._thread.run(digests_of, loaded.settings))
+        self._accept(loaded, await self._thread.run(digests_of, loaded.settings))
 
-    def _accepted(self, loaded: LoadedSettings, start_files: Mapping[str, bytes]) -> None:
+    def _accept(self, loaded: LoadedSettings, start_files: Mapping[str, bytes]) -> None:
         settings = loaded.settings
         self._files = (self._path, *files_of(settings))
         self._seen = (*self._seen[:1], *file_states(self._files[1:]))
@@ -118,7 +118,8 @@ class ConfigurationWatcher:
             log.warning("settings.restart_needed", paths=pending)
 
     def _report(self, *, ok: bool) -> None:
-        self._on_reload(ok=ok, needs_restart=self._needs_restart)
+        if self._on_reload is not None:
+            self._on_reload(ok=ok, needs_restart=self._needs_restart)
 
     def _without_open_access(self, settings: Settings) -> Settings:
         """Return the settings, but never with `auth: none` unless the process was started with it."""
@@ -128,10 +129,10 @@ class ConfigurationWatcher:
 
     def _needing_restart(self, settings: Settings) -> Iterator[str]:
         """Yield the changes that take effect only at a restart."""
-        gone = {f"apps.{name}" for name in self._running.apps if name not in settings.apps}
+        removed = {f"apps.{name}" for name in self._running.apps if name not in settings.apps}
         for path in changed_paths(self._running, settings):
             is_closing = path == "auth" and settings.auth == "callers"
-            if not (is_closing or path in gone or _is_live(path)):
+            if not (is_closing or path in removed or _is_live(path)):
                 yield path
 
     async def _run(self) -> None:
@@ -169,10 +170,6 @@ def changed_paths(old: Any, new: Any, path: str = "") -> Iterator[str]:
                 yield from changed_paths(old.get(name), new.get(name), f"{path}.{name}")
         case _ if old != new:
             yield path
-
-
-def _ignore(*, ok: bool, needs_restart: bool) -> None:
-    """Do nothing."""
 
 
 def _is_live(path: str) -> bool:

@@ -43,7 +43,7 @@ def read_document(raw: bytes, *, name: str) -> tuple[Tree, list[SettingFault]]:
     builder = _Builder(name)
     try:
         for event in yaml.parse(text, Loader=_READER):
-            builder.take(event)
+            builder.handle(event)
     except yaml.YAMLError as exc:
         return {}, [_syntax_fault(exc, text, name)]
     except _InvalidYaml as exc:
@@ -83,7 +83,7 @@ class _Builder:
         self._documents = 0
         self._put: list[Callable[[Value, yaml.Event], None]] = [self._put_root]
 
-    def take(self, event: yaml.Event) -> None:
+    def handle(self, event: yaml.Event) -> None:
         match event:
             case yaml.AliasEvent():
                 raise _InvalidYaml(self._fault(event, "aliases (*name) are not supported; write the value out"))

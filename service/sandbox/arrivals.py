@@ -1,4 +1,4 @@
-"""Arrivals: when calls came in, whether they exceeded the limit, and how many fell into the worst window."""
+"""Arrivals: when calls arrived, whether they exceeded the limit, and how many fell into the worst window."""
 
 from collections import deque
 

@@ -116,7 +116,7 @@ class SandboxControl:
             raise _RequestRefused(HTTPStatus.NOT_FOUND, f"there is {', '.join(self._routes)}")
         handler = methods.get(request.method)
         if handler is None:
-            raise _RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} knows {', '.join(methods)}")
+            raise _RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} supports {', '.join(methods)}")
         known = ("sdkappid", "window_ms") if request.path == "/sandbox/stats" else ()
         for name, _ in request.parameters:
             if name not in known:

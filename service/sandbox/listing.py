@@ -137,9 +137,9 @@ class SandboxTasks:
 
     def remove(self, ids: Iterable[int]) -> int:
         """Remove the tasks with these ids; return how many existed."""
-        gone = sum(self._all().pop(number, None) is not None for number in ids)
+        removed = sum(self._all().pop(number, None) is not None for number in ids)
         self._ordered.clear()
-        return gone
+        return removed
 
     def resize(self, total: int) -> None:
         """Resize to `total` tasks: add the next ones from the seed, or remove those with the largest ids."""

@@ -11,7 +11,7 @@ from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 
 _LONG_MS = 60_000
-"""Longer than any slot is taken, so that looking shortens nothing."""
+"""Longer than any slot is taken, so that a tick by these rules shortens nothing."""
 
 
 async def open_budgets(redis: RedisSettings, options: SandboxOptions) -> None:

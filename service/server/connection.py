@@ -63,7 +63,7 @@ class ClientConnection(asyncio.Protocol):
     # Called by the transport:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Accept the connection, if there is room."""
+        """Accept the connection, unless the limit of connections is reached."""
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(0)  # so that `pause_writing` means that the reader has not taken everything
         peer = transport.get_extra_info("peername")

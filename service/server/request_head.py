@@ -95,7 +95,7 @@ class HeadParser:
             "http_version": version,
             "method": method,
             "scheme": "http",
-            "path": raw_path.decode("ascii") if b"%" not in raw_path else _decoded(raw_path),
+            "path": raw_path.decode("ascii") if b"%" not in raw_path else _decode(raw_path),
             "raw_path": raw_path,
             "query_string": query,
             "root_path": "",
@@ -132,7 +132,7 @@ class HeadParser:
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Record the end of the head, while the parser still knows about its connection."""
+        """Record the end of the head, while the parser still has the state of its connection."""
         self._has_head = True
         self._keep_alive = self._parser.should_keep_alive()
 
@@ -165,6 +165,6 @@ def is_host(value: bytes) -> bool:
     return _HOST.fullmatch(value) is not None
 
 
-def _decoded(raw_path: bytes) -> str:
+def _decode(raw_path: bytes) -> str:
     """Return the ASGI path: unquoted, with U+FFFD for invalid UTF-8."""
     return unquote_to_bytes(raw_path).decode("utf-8", "replace")

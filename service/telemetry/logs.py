@@ -175,10 +175,10 @@ def _clean(name: object, value: object, depth: int) -> object:
             return {str(key): _clean(key, item, depth + 1) for key, item in items}
         case list() | tuple() | set() | frozenset() if depth < DEPTH_MAX:
             return [_clean(None, item, depth + 1) for item in list(value)[:ITEMS_MAX]]
-    return _bounded(value if isinstance(value, str) else repr(value))
+    return _mask_and_truncate(value if isinstance(value, str) else repr(value))
 
 
-def _bounded(text: str) -> str:
+def _mask_and_truncate(text: str) -> str:
     if len(text) > VALUE_MAX_CHARS:
         # Mask before the final truncation, which could split a secret; truncate before masking, since regexes are
         # expensive.

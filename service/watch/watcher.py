@@ -73,16 +73,16 @@ class Watcher:
         With `last_id`, the id of the last event that an earlier connection has received, only changes since then are
         sent, if that position is still known. The last batch holds an `EndEvent`.
         """
-        held = await self._resumed(last_id)
+        held = await self._resume(last_id)
         self._sent_version = None if held is None else held.name
         if last_id and held is None:
-            yield (self._identified(ResetEvent()),)
+            yield (self._with_id(ResetEvent()),)
         state, seen = self._feed.state, -1
         while True:
             try:
                 self._current_caller()
             except TaskgateError as exc:
-                yield (self._identified(EndEvent(error=exc)),)
+                yield (self._with_id(EndEvent(error=exc)),)
                 return
             if state.serial != seen:
                 for batch in self._updates(state):
@@ -90,7 +90,7 @@ class Watcher:
             else:
                 yield ()
             if state.ended is not None:
-                yield (self._identified(EndEvent(error=state.ended)),)
+                yield (self._with_id(EndEvent(error=state.ended)),)
                 return
             seen = state.serial
             state = await self._feed.after(seen, timeout_s=idle_s)
@@ -101,7 +101,7 @@ class Watcher:
         if version is not None and version.name != self._sent_version:
             if self._sent_version is None or self._feed.remembered(self._sent_version) is None:
                 if self._sent_version is not None:
-                    yield (self._identified(ResetEvent()),)
+                    yield (self._with_id(ResetEvent()),)
                 yield from self._whole(version)
             else:
                 yield from self._changes(self._sent_version, version)
@@ -111,10 +111,10 @@ class Watcher:
             count = self._feed.count(version, self._only)
             age_s = max(self._clock() - state.as_of_ms / 1000, 0.0)
             synced = SyncedEvent(count=count, total=state.total, as_of_ms=state.as_of_ms, age_s=age_s)
-            yield (self._identified(synced),)
+            yield (self._with_id(synced),)
         elif state.is_stale and not self._is_stale_sent:
             self._is_stale_sent = True
-            yield (self._identified(StaleEvent(error=state.error, as_of_ms=state.as_of_ms)),)
+            yield (self._with_id(StaleEvent(error=state.error, as_of_ms=state.as_of_ms)),)
 
     def _whole(self, version: ListVersion) -> Iterator[Batch]:
         unknown = event_id(self._tag, None)
@@ -132,11 +132,11 @@ class Watcher:
                 for done, step in enumerate(steps[start : start + BATCH], start + 1)
             ]
 
-    def _identified(self, event: WatchEvent) -> IdentifiedEvent:
+    def _with_id(self, event: WatchEvent) -> IdentifiedEvent:
         position = None if self._sent_version is None else WatchPosition(target=self._sent_version)
         return IdentifiedEvent(id=event_id(self._tag, position), event=event)
 
-    async def _resumed(self, last_id: str | None) -> ListVersion | None:
+    async def _resume(self, last_id: str | None) -> ListVersion | None:
         """Return the watcher's position from the last event id that it received; None if that is unknown."""
         position = position_of(last_id or "", tag=self._tag)
         if position is None:

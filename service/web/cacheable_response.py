@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from service.model.freshness import CacheDirectives
-from service.model.origin import FetchCost
 from service.model.pages import Obtained
+from service.observe.request import RequestContext
 from service.web.headers.conditional import matches_etag
 from service.web.headers.encoding import Encodings
 from service.web.headers.freshness import freshness_fields
@@ -47,27 +47,18 @@ def cacheable_response(
     *,
     app: str,
     directives: CacheDirectives,
-    cost: FetchCost,
-    wait_applied_s: int | None,
-    if_none_match: bytes | None,
-    accept_encoding: bytes | None,
+    context: RequestContext,
     encodings: Encodings,
     now_s: float,
 ) -> CacheableResponse:
     """Return the response as of `now_s` in a coding that the caller accepts, or 304 if the caller has it already."""
     fields = freshness_fields(
-        obtained,
-        app=app,
-        etag=rendered.etag,
-        directives=directives,
-        cost=cost,
-        wait_applied_s=wait_applied_s,
-        now_s=now_s,
+        obtained, app=app, etag=rendered.etag, directives=directives, context=context, now_s=now_s
     )
-    if matches_etag(if_none_match, rendered.etag):
+    if matches_etag(context.fields.get(b"if-none-match"), rendered.etag):
         return CacheableResponse(obtained, status=304, headers=fields)
     headers = (*fields, *rendered.fields, (b"content-type", JSON))
-    coding = encodings.choose(accept_encoding, body_bytes=len(rendered.body))
+    coding = encodings.choose(context.fields.get(b"accept-encoding"), body_bytes=len(rendered.body))
     body = rendered.body
     if coding is not None:
         headers = (*headers, (b"content-encoding", coding.encode()))

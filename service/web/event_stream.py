@@ -22,7 +22,7 @@ from service.web.interfaces import Callers
 from service.web.problems.from_errors import Problem, details_of, problem_of
 from service.web.problems.handlers import late_problem
 from service.web.responses import Header, NoResponse, Response
-from service.web.server_sent_events import EVENT_STREAM, KEEP_ALIVE, RETRY, encoded_event, name_of
+from service.web.server_sent_events import EVENT_STREAM, KEEP_ALIVE, RETRY, encode_event, name_of
 from service.web.settings import WebSettings
 from service.web.stream import READER_MAX_S
 
@@ -68,7 +68,7 @@ class EventStream(Response):
             try:
                 async for batch in self._watcher.batches(last_id=self._last_id, idle_s=self._idle_s):
                     counter.sent([name_of(each.event) for each in batch])
-                    events = b"".join(encoded_event(each, problem=self._problem) for each in batch)
+                    events = b"".join(encode_event(each, problem=self._problem) for each in batch)
                     await self._send_part(send, events or KEEP_ALIVE)
             finally:
                 counter.sent(())

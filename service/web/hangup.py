@@ -21,7 +21,7 @@ CANCEL_MAX_S = 5.0
 async def unless_hung_up(work: Coroutine[Any, Any, T], *, receive: Receive, context: RequestContext) -> T | None:
     """Return the result of `work`. If the caller disconnects first, cancel it, record that in `context` and return
     None."""
-    task = _started(work)
+    task = _start(work)
     watcher: asyncio.Task[None] | None = None
     try:
         if not task.done():
@@ -43,7 +43,7 @@ async def unless_hung_up(work: Coroutine[Any, Any, T], *, receive: Receive, cont
             await asyncio.wait(leftover, timeout=CANCEL_MAX_S)
 
 
-def _started(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+def _start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     if sys.version_info >= (3, 12):  # work that does not wait then needs no event loop iteration
         return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
     return asyncio.create_task(work)

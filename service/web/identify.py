@@ -46,7 +46,7 @@ class Access:
         self._callers = callers
         self._app = app
         self._clock = clock
-        self._note(caller)
+        self._set_caller(caller)
 
     def current_caller(self) -> Caller:
         """Return the caller with its current rights, which a reload may have changed.
@@ -56,7 +56,7 @@ class Access:
         if self._callers.generation != self._generation or self._until_s is None:
             caller = self._callers.identify(self._authorization)
             check_access(self._app, caller)
-            self._note(caller)
+            self._set_caller(caller)
         elif self._clock() >= self._until_s:
             raise Unauthenticated(presented=True)
         return self._caller
@@ -113,7 +113,7 @@ class Access:
         # A timer may fire a little before the wall clock is there: then it is set again.
         return asyncio.get_running_loop().call_later(max(self._until_s - self._clock(), TIMER_MIN_S), check)
 
-    def _note(self, caller: Caller) -> None:
+    def _set_caller(self, caller: Caller) -> None:
         """Remember the caller and how long its credential is valid; None means that every check must be repeated."""
         known = self._callers.authenticate_cached(self._authorization)
         self._until_s = None if known is None else known.until_s

@@ -26,16 +26,16 @@ def read_query_string(query_string: bytes, *, known: Mapping[bytes, str]) -> tup
         if not pair:
             continue
         raw_name, _, raw_value = pair.partition(b"=")
-        name = known.get(raw_name) or known.get(_unquoted(raw_name) or b"")
+        name = known.get(raw_name) or known.get(_unquote(raw_name) or b"")
         if name is None:
-            _add(faults, _escaped(raw_name), "is not a parameter of this resource")
+            _add(faults, _escape(raw_name), "is not a parameter of this resource")
             continue
         if name in seen:
             _add(faults, name, "must be given once")
             texts.pop(name, None)
             continue
         seen.add(name)
-        text = _decoded(raw_value)
+        text = _decode(raw_value)
         if text is None:
             _add(faults, name, "must be UTF-8 with valid percent-encoding")
         elif not text:
@@ -54,7 +54,7 @@ def _add(faults: list[Fault], name: str, detail: str) -> None:
         faults.append(fault)
 
 
-def _unquoted(raw: bytes) -> bytes | None:
+def _unquote(raw: bytes) -> bytes | None:
     """Return the decoded bytes of a name or a value; None if a percent sign is not followed by a number."""
     raw = raw.replace(b"+", b" ")
     if b"%" in raw:
@@ -62,15 +62,15 @@ def _unquoted(raw: bytes) -> bytes | None:
     return raw
 
 
-def _decoded(raw: bytes) -> str | None:
-    unquoted = _unquoted(raw)
+def _decode(raw: bytes) -> str | None:
+    unquoted = _unquote(raw)
     try:
         return None if unquoted is None else unquoted.decode()
     except UnicodeDecodeError:
         return None
 
 
-def _escaped(raw: bytes) -> str:
+def _escape(raw: bytes) -> str:
     """Return an unknown name in a form that is safe to echo: percent-encoded, printable ASCII only, and truncated."""
     safe = (
         chr(byte) if _PRINTABLE[0] <= byte <= _PRINTABLE[1] and byte not in _MARKUP else f"%{byte:02X}" for byte in raw

@@ -173,7 +173,7 @@ class ResponseCache:
         if served is None:
             self._heads.pop(head)
             return None
-        return _encoded(*served)
+        return _encode(*served)
 
     def lookup(self, scope: Any, head: bytes) -> EncodedResponse | None:
         """Return the cached response and report the request, or return None if there is none."""
@@ -183,7 +183,7 @@ class ResponseCache:
             return None
         if _may_recur(scope, request[1]):
             self._heads.put(head, request)
-        return _encoded(*served)
+        return _encode(*served)
 
     def _serve(self, key: Key, fields: HeaderFields, client: Client | None) -> tuple[_CachedResponse, str] | None:
         """Return a response with current header fields, and the request's id; report the request. None for none."""
@@ -287,7 +287,7 @@ def _key(scope: Any, fields: HeaderFields) -> Key:
     )
 
 
-def _encoded(response: _CachedResponse, request_id: str) -> EncodedResponse:
+def _encode(response: _CachedResponse, request_id: str) -> EncodedResponse:
     return EncodedResponse(b"%b\r\nx-request-id: %b" % (response.lines, request_id.encode()), response.body)
 
 

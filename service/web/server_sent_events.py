@@ -81,7 +81,7 @@ def name_of(event: WatchEvent) -> str:
     return NAMES[type(event)]
 
 
-def encoded_event(identified: IdentifiedEvent, *, problem: ProblemMaker) -> bytes:
+def encode_event(identified: IdentifiedEvent, *, problem: ProblemMaker) -> bytes:
     """Return the event's bytes, including the terminating blank line."""
     event = identified.event
     retry = ""

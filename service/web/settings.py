@@ -47,15 +47,15 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 def web_settings(settings: Settings) -> WebSettings:
     """Return the HTTP part of the settings. Raise ValueError if a default moment can't be parsed."""
-    return _resolved(settings.budget, settings.cache, settings.query, settings.watch)
+    return _resolve(settings.budget, settings.cache, settings.query, settings.watch)
 
 
 def default_web_settings() -> WebSettings:
     """Return the settings of a configuration without an HTTP section; the contract documents these."""
-    return _resolved(BudgetSettings(), CacheSettings(), QuerySettings(), WatchSettings())
+    return _resolve(BudgetSettings(), CacheSettings(), QuerySettings(), WatchSettings())
 
 
-def _resolved(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings, watch: WatchSettings) -> WebSettings:
+def _resolve(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings, watch: WatchSettings) -> WebSettings:
     return WebSettings(
         block_size=cache.block_size,
         align_s=cache.align_s,

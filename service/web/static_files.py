@@ -54,7 +54,7 @@ class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
             without_type = tuple(header for header in headers if header[0] != b"content-type")
             return Response(status=304, headers=without_type)
         if coding is None:
-            return Response(status=200, headers=headers, body=_gunzipped(self.gzipped))
+            return Response(status=200, headers=headers, body=_gunzip(self.gzipped))
         return Response(status=200, headers=(*headers, (b"content-encoding", coding.encode())), body=self.gzipped)
 
 
@@ -105,7 +105,7 @@ class StaticSite:
 
 
 @lru_cache(maxsize=16)
-def _gunzipped(gzipped: bytes) -> bytes:
+def _gunzip(gzipped: bytes) -> bytes:
     """Return a file's uncompressed content. Cached, since decompressing it for each response would cost more."""
     return gzip.decompress(gzipped)
 

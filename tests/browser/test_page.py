@@ -16,9 +16,10 @@ from service.settings import BudgetSettings, CallerSettings
 from tests.browser.chromium import chromium_tab
 from tests.browser.shown import CARD, Shown, busy
 from tests.http.fake_gateway import NOW_S
-from tests.http.site import KEY, Web, hashed, key_callers, served
+from tests.http.site import KEY, Web, key_callers, served
 from tests.integration.budget.test_budget_view import WINDOW_S, settings
 from tests.servers import Server
+from tests.settings import hashed
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,8 @@ from service.settings import CallerSettings
 from tests.browser.chromium import Tab, chromium_tab
 from tests.browser.shown import CARD, Shown, busy
 from tests.http.fake_gateway import NOW_S
-from tests.http.site import KEY, Web, hashed, key_callers
+from tests.http.site import KEY, Web, key_callers
+from tests.settings import hashed
 
 pytestmark = pytest.mark.browser
 

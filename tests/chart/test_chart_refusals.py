@@ -203,7 +203,7 @@ def test_every_value_is_described() -> None:
     """No leaf of values.yaml is without a comment."""
     with helm_python.Chart.load(CHART) as chart:
         values = chart.values
-    described = generate.described()
+    described = generate.described_values()
     leaves = generate.leaves(values, set(described))
     assert [path for path in leaves if path not in described] == []
     assert [path for path, (comment, _) in described.items() if not comment.endswith(".")] == []

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from service.settings import CallerSettings
 from tests.event_reader import EVENT_STREAM
 from tests.http.fake_gateway import FakeGateway, task_of
-from tests.http.site import AUTH, KEY, Web, hashed, key_table
+from tests.http.site import AUTH, KEY, Web, key_table
+from tests.settings import hashed
 
 SAID = [
     "3 tasks",

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from tests.cluster.certificates import Authority, SigningKey
+from tests.certificates import Authority, SigningKey
 from tests.death import die_with_parent
 from tests.ports import free_port
 from tests.servers import eventually

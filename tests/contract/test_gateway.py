@@ -1,7 +1,6 @@
 """The guarantees of every gateway: the fake one that tests of the HTTP side use, and the real one."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -29,6 +28,7 @@ from tests.control_client import control
 from tests.http.fake_gateway import FakeGateway
 from tests.lifespan import lifespan
 from tests.servers import Server, until
+from tests.settings import hashed
 
 BLOCK_SIZE = 100
 CALLER = Caller(name="reports", apps=frozenset(("shop",)), weight=1.0, waiting_max=10, wait_max_s=30.0)
@@ -91,7 +91,7 @@ async def real_world(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         )
         settings = Settings(
             apps={"shop": shop, "news": msgspec.structs.replace(shop, sdkappid=shop.sdkappid + 1)},
-            callers={"reports": CallerSettings(keys=(hashlib.sha256(b"reports").hexdigest(),), apps=("shop",))},
+            callers={"reports": CallerSettings(keys=(hashed("reports"),), apps=("shop",))},
             redis=RedisSettings(url=server.url, timeout_s=5.0),
             budget=BudgetSettings(window_s=0.1, transit_s=0.05),
         )

@@ -1,7 +1,6 @@
 """The HTTP side around a fake gateway: in process, or behind the production server."""
 
 import asyncio
-import hashlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,15 +21,7 @@ from service.server.asgi import Lifespan
 from service.server.http_server import HttpServer, empty_refusal
 from service.server.lifecycle import limits_of
 from service.server.listening import listening_socket
-from service.settings import (
-    AppSettings,
-    BudgetSettings,
-    CallerSettings,
-    RedisSettings,
-    ServerSettings,
-    Settings,
-    WatchSettings,
-)
+from service.settings import BudgetSettings, CallerSettings, ServerSettings, WatchSettings
 from service.usage.counts import AddToColumn
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
@@ -38,6 +29,7 @@ from service.web.middleware import RequestMiddleware
 from service.web.settings import WebSettings, default_web_settings
 from service.web.site import create_web
 from tests.http.fake_gateway import NOW_S, FakeGateway
+from tests.settings import SHOP, hashed, settings_of
 from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
 
 KEY = "one-key"
@@ -153,16 +145,14 @@ def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Authenti
 
 def key_table(callers: Mapping[str, CallerSettings] | None = None) -> CallerTable:
     """Return the table of these callers, or of the same defaults."""
-    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
-    settings = Settings(
-        apps={"shop": app, "news": app},
+    settings = settings_of(
+        apps={"shop": SHOP, "news": SHOP},
         callers=callers
         or {
             "single": CallerSettings(keys=(hashed(KEY),), apps=("shop",)),
             "several": CallerSettings(keys=(hashed("two-key"), hashed("old-key")), apps=("shop", "news"), weight=3.0),
             "operator": CallerSettings(keys=(hashed("operator-key"),), apps=(), operator=True),
         },
-        redis=RedisSettings(url="redis://127.0.0.1"),
         budget=BudgetSettings(waiting_max=5, wait_max_s=30.0),
     )
     return table_of(settings)
@@ -178,7 +168,3 @@ async def raw(port: int, request: bytes) -> bytes:
             return await reader.read()
     finally:
         writer.close()
-
-
-def hashed(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()

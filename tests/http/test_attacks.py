@@ -1,17 +1,13 @@
 """Hostile requests: input is echoed only as data, and never causes a 500."""
 
 import asyncio
-import hashlib
-from typing import Any
 
 import pytest
 
-from service.callers.authenticator import Authenticator
-from service.callers.table import table_of
-from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
-from tests.http.fake_gateway import NOW_S
-from tests.http.site import AUTH, KEY, MANY_AUTH, Web, raw
+from service.settings import CallerSettings
+from tests.http.site import AUTH, KEY, MANY_AUTH, Web, key_callers, key_table, raw
 from tests.servers import until
+from tests.settings import hashed
 
 PARAMETERS = [
     *(("/tasks", name) for name in ("app", "since", "until", "sort", "q", "offset", "limit", "status", "type", "x")),
@@ -103,19 +99,11 @@ async def test_streams_in_flight_are_bounded_for_each_caller(web: Web) -> None:
     assert (await web.get("/tasks", headers=ndjson)).status_code == 200
 
 
-def _operators(*, operator: bool) -> Any:
-    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
-    caller = CallerSettings(keys=(hashlib.sha256(KEY.encode()).hexdigest(),), apps=("shop",), operator=operator)
-    settings = Settings(
-        apps={"shop": app, "news": app}, callers={"c": caller}, redis=RedisSettings(url="redis://127.0.0.1")
-    )
-    return Authenticator(table_of(settings), issuer=None, clock=lambda: NOW_S)
-
-
 @pytest.mark.parametrize(("operator", "foreign"), [(False, 404), (True, 403)])
 async def test_only_operators_can_tell_foreign_apps_from_unknown_ones(operator: bool, foreign: int) -> None:
     """A foreign app and a nonexistent one look alike, except to an operator, who gets 403 for the former."""
-    web = Web(callers=_operators(operator=operator))
+    caller = CallerSettings(keys=(hashed(KEY),), apps=("shop",), operator=operator)
+    web = Web(callers=key_callers({"c": caller}))
     async with web.client:
         assert (await web.get("/tasks?app=news")).status_code == foreign
         assert (await web.get("/tasks?app=none")).status_code == 404
@@ -125,12 +113,6 @@ async def test_only_operators_can_tell_foreign_apps_from_unknown_ones(operator: 
 
 async def test_a_removed_caller_is_refused_at_its_next_request(web: Web) -> None:
     """A caller that was removed from the table is refused at the next request."""
-    web.callers = _operators(operator=False)
-    web = Web(callers=web.callers)
-    async with web.client:
-        assert (await web.client.get("/apps", headers=AUTH)).status_code == 200
-        app = AppSettings(sdkappid=1, admin="a", secret_env="S")
-        web.callers.replace(
-            table_of(Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1")))
-        )
-        assert (await web.client.get("/apps", headers=AUTH)).status_code == 401
+    assert (await web.client.get("/apps", headers=AUTH)).status_code == 200
+    web.callers.replace(key_table({"other": CallerSettings(keys=(hashed("other"),), apps=("shop",))}))
+    assert (await web.client.get("/apps", headers=AUTH)).status_code == 401

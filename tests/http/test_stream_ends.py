@@ -12,9 +12,10 @@ from service.model.errors import ShuttingDown, UpstreamTimeout, WaitTooLong
 from service.model.pages import Source
 from service.settings import CallerSettings
 from tests.http.fake_gateway import task_of
-from tests.http.site import KEY, Web, hashed, key_table
+from tests.http.site import KEY, Web, key_table
 from tests.http.streams import LINES, ids, read, stream
 from tests.servers import until
+from tests.settings import hashed
 
 
 async def test_a_failure_of_the_first_block_is_an_ordinary_problem(web: Web) -> None:

@@ -5,7 +5,8 @@ import pytest
 from service.model.budgets import Counts, UsageByCaller, UsageInPeriod
 from service.settings import CallerSettings
 from tests.http.fake_gateway import NOW_S
-from tests.http.site import MANY_AUTH, Web, hashed, key_callers
+from tests.http.site import MANY_AUTH, Web, key_callers
+from tests.settings import hashed
 
 BOSS_AUTH = {"Authorization": "Bearer boss"}
 

@@ -5,7 +5,6 @@ it is triggered, which causes an unforeseen fault and proves that the search fin
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -30,6 +29,7 @@ from tests.integration.telemetry.collector import Collector, collecting
 from tests.ports import free_port
 from tests.scenes.fleet import Got, get
 from tests.servers import Server
+from tests.settings import hashed
 
 ROOT = Path(__file__).parents[2]
 KEY, WRONG_KEY = "tg_the-key-of-a-caller-in-tests", "tg_a-key-that-nobody-was-given"
@@ -93,7 +93,7 @@ class Talkative:
             }  # fmt: skip
         return {
             "apps": apps,
-            "callers": {"tests": {"keys": [hashlib.sha256(KEY.encode()).hexdigest()], "apps": list(apps)}},
+            "callers": {"tests": {"keys": [hashed(KEY)], "apps": list(apps)}},
             "redis": {"url": self.valkey.url, "password_env": "REDIS_PW", "timeout_s": 5.0},
             "budget": {"calls": 100, "pause_s": 0.1, "transit_s": 0.05, "redis_grace_s": 0.1},
             "cache": {"stale_if_error_s": 0, "memory_bytes": 0},
@@ -185,7 +185,7 @@ class Talkative:
             {f"the secret of {app.name}": app.key for app in apps}
             | {f"signature {number}": text for number, text in enumerate(sorted(self.signatures))}
             | {"a caller's key": KEY, "a key that is not known": WRONG_KEY, "Redis's password": REDIS_PASSWORD}
-            | {f"the hash of {key}": hashlib.sha256(key.encode()).hexdigest() for key in (KEY, WRONG_KEY)}
+            | {f"the hash of {key}": hashed(key) for key in (KEY, WRONG_KEY)}
         )
 
 

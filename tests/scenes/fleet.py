@@ -1,7 +1,6 @@
 """A fleet: several gateway processes on one Valkey, with the sandbox upstream as a separate process."""
 
 import asyncio
-import hashlib
 import json
 import os
 import signal
@@ -27,6 +26,7 @@ from tests.forks import Fork, fork
 from tests.ports import free_port
 from tests.scenes.slots import free_slots
 from tests.servers import Server, until_listening
+from tests.settings import hashed
 
 APP = APPS[0]
 READY_S = 60.0
@@ -260,8 +260,7 @@ def write_configuration(
     secret = directory / "secret"
     secret.write_text(APP.key)
     callers = {
-        name: {"keys": [hashlib.sha256(key_of(name).encode()).hexdigest()], "apps": [APP.name], "weight": weight}
-        for name, weight in weights.items()
+        name: {"keys": [hashed(key_of(name))], "apps": [APP.name], "weight": weight} for name, weight in weights.items()
     }
     app = {"sdkappid": APP.sdkappid, "admin": APP.admin, "base_url": sandbox_url, "secret_file": str(secret)}
     settings: dict[str, Any] = {

@@ -1,7 +1,6 @@
 """The guarantees of the cache, kept by whole processes: each test counts the calls that arrive at the upstream."""
 
 import asyncio
-import hashlib
 import signal
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ import pytest
 from service.sandbox.faults import HttpStatus
 from tests.scenes.fleet import APP, Fleet, fleet, key_of, path
 from tests.servers import Server, until
+from tests.settings import hashed
 
 pytestmark = pytest.mark.scene
 
@@ -34,9 +34,9 @@ async def test_ten_callers_page_through_two_thousand_tasks(own_valkey: Server) -
                 ids += [task["id"] for task in got.json["tasks"]]
             return ids
 
-        sequential_reads = await asyncio.gather(*(walk(caller) for caller in range(10)))
-        assert {len(set(ids)) for ids in sequential_reads} == {2000}
-        assert len({tuple(ids) for ids in sequential_reads}) == 1
+        lists_of_ids = await asyncio.gather(*(walk(caller) for caller in range(10)))
+        assert {len(set(ids)) for ids in lists_of_ids} == {2000}
+        assert len({tuple(ids) for ids in lists_of_ids}) == 1
         assert await gateways.calls() == 20
         assert await gateways.worst_second() <= 5
 
@@ -126,7 +126,7 @@ async def test_the_next_block_is_prefetched(own_valkey: Server, ahead: bool) -> 
 
 def _callers(**more: Any) -> dict[str, Any]:
     return {
-        name: {"keys": [hashlib.sha256(key_of(name).encode()).hexdigest()], "apps": [APP.name], **settings}
+        name: {"keys": [hashed(key_of(name))], "apps": [APP.name], **settings}
         for name, settings in {"c0": {}, "operator": {"operator": True}, **more}.items()
     }
 

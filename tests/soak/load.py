@@ -1,20 +1,20 @@
 """The load of a soak: mixed requests until cancelled."""
 
 import asyncio
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from tests.scenes.fleet import APP, Fleet, Got, key_of
+from tests.settings import hashed
 
 EXPECTED = {200, 429, 502, 503, 504}
 """Acceptable answers while the upstream or Redis is in trouble; anything else is a fault of ours."""
 
 
 def _caller(name: str, **more: object) -> dict[str, object]:
-    return {"keys": [hashlib.sha256(key_of(name).encode()).hexdigest()], "apps": [APP.name]} | more
+    return {"keys": [hashed(key_of(name))], "apps": [APP.name]} | more
 
 
 CALLERS = {f"c{number}": _caller(f"c{number}") for number in range(12)} | {

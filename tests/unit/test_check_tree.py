@@ -6,11 +6,11 @@ from tools.check_tree import (
     BINARY_MAX_BYTES,
     LARGE_BINARIES,
     LINES_MAX,
-    decisions_out_of_index,
+    dangling_references,
+    duplicate_names,
     large_binaries,
     long_files,
-    names_defined_twice,
-    names_of_nothing,
+    unindexed_decisions,
 )
 
 
@@ -43,7 +43,7 @@ def test_names_defined_twice_are_found(tmp_path: Path) -> None:
         "class Told:\n    def see(self): ...\ndef Send(): ...\nMAX = 1\nT = 1\nclass _Own: ...\ndef run(): ...\n"
     )
     (tmp_path / "three.py").write_text("class _Own: ...\ndef run(): ...\ndef see(): ...\n")
-    assert list(names_defined_twice(tmp_path)) == [
+    assert list(duplicate_names(tmp_path)) == [
         "Send has 2 definitions: one.py:3, room/two.py:3",
         "Told has 2 definitions: one.py:2, room/two.py:1",
     ]
@@ -57,7 +57,7 @@ def test_decisions_missing_from_the_index_are_found(tmp_path: Path) -> None:
     (tmp_path / "0004-four.md").write_text("# 4. Four\n\n**Status:** accepted.\n")
     rows = ("| 1 | [One](0001-one.md) | accepted |", "| 2 | [Two](0002-two.md) | superseded by 1 |")
     (tmp_path / "README.md").write_text("\n".join((*rows, "| 4 | [Four](0004-four.md) | superseded by 1 |")))
-    faults = list(decisions_out_of_index(tmp_path))
+    faults = list(unindexed_decisions(tmp_path))
     assert [fault.partition(":")[0] for fault in faults] == ["0003-three.md", "0004-four.md"]
 
 
@@ -72,7 +72,7 @@ def test_names_of_missing_files_and_tests_are_found(tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert list(names_of_nothing(tmp_path, files)) == [
+    assert list(dangling_references(tmp_path, files)) == [
         "README.md: unit/test_one.py has no test_that",
         "README.md: docs/gone.md does not exist",
     ]

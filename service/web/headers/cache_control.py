@@ -41,7 +41,7 @@ def cache_directives_of(fields: HeaderFields, *, caller: Caller) -> CacheDirecti
             return _NO_DIRECTIVES
         directives = CacheDirectives(no_cache=True)
     else:
-        directives = _parsed(text)
+        directives = _parse(text)
     if caller.may_force or not directives.bounds_age:
         return directives
     return replace(directives, no_cache=False, max_age_s=None, min_fresh_s=None, is_force_denied=True)
@@ -66,7 +66,7 @@ def patience_of(fields: HeaderFields, *, caller: Caller, default_s: float) -> Pa
 
 
 @lru_cache(maxsize=PARSED_MAX)
-def _parsed(field: bytes) -> CacheDirectives:
+def _parse(field: bytes) -> CacheDirectives:
     values: dict[str, str | None] = {}
     for item in list_items(field):
         if not item.rest:

@@ -1,8 +1,8 @@
 """The header fields for an answer's age and how it was obtained."""
 
 from service.model.freshness import CacheDirectives
-from service.model.origin import FetchCost
 from service.model.pages import Obtained
+from service.observe.request import RequestContext
 from service.web.headers.cache_status import cache_status
 from service.web.headers.ratelimit import ratelimit
 from service.web.responses import Header
@@ -17,8 +17,7 @@ def freshness_fields(
     app: str,
     etag: bytes,
     directives: CacheDirectives,
-    cost: FetchCost,
-    wait_applied_s: int | None,
+    context: RequestContext,
     now_s: float,
 ) -> tuple[Header, ...]:
     """Return the fields as of `now_s`, for a 200 as for a 304."""
@@ -31,8 +30,9 @@ def freshness_fields(
         (b"vary", VARY),
         (b"cache-status", cache_status(obtained, directives, ttl_s=lifetime_s - age_s)),
     ]
-    if wait_applied_s is not None:
-        fields.append((b"preference-applied", b"wait=%d" % wait_applied_s))
+    if context.wait_applied_s is not None:
+        fields.append((b"preference-applied", b"wait=%d" % context.wait_applied_s))
+    cost = context.cost
     if cost.waited_s or cost.upstream_s:
         timing = f"line;dur={cost.waited_s * 1000:.1f}, upstream;dur={cost.upstream_s * 1000:.1f}"
         fields.append((b"server-timing", timing.encode()))

@@ -39,7 +39,7 @@ from service.web.problems.from_errors import (
 from service.web.problems.types import ProblemType
 from service.web.routes.budget import budget_body
 from service.web.routes.usage import usage_body
-from service.web.server_sent_events import encoded_event
+from service.web.server_sent_events import encode_event
 from service.web.stream import StreamProgress
 
 REQUEST_ID = "0f2a6c1e9b7d4c55a3e8f1d2b4c60718"
@@ -165,7 +165,7 @@ def watch_example() -> str:
         ),
         IdentifiedEvent(id=event_id(tag, position), event=removed),
     )
-    return b"".join(encoded_event(each, problem=_problem) for each in events).decode()
+    return b"".join(encode_event(each, problem=_problem) for each in events).decode()
 
 
 def budget_example() -> Any:

@@ -12,7 +12,7 @@ from service.model.queries import Sort
 from service.model.tasks import Task
 from service.web.page_body import Envelope
 from service.web.problems.from_errors import Problem
-from service.web.routes.apps import AppsBody
+from service.web.routes.apps import AppListBody
 from service.web.routes.budget import (
     BudgetBody,
     PauseBody,
@@ -25,7 +25,7 @@ from service.web.routes.budget import (
     WorstWindowBody,
 )
 from service.web.routes.cache import DroppedBody
-from service.web.routes.state import LiveBody, ReadyBody, VersionBody
+from service.web.routes.state import LivenessBody, ReadinessBody, VersionBody
 from service.web.routes.usage import CallerUsageBody, HourUsageBody, MinuteUsageBody, SpentBody, UsageBody
 from service.web.stream import LastLine, StreamEnd
 
@@ -267,7 +267,7 @@ def schemas() -> Json:
     page["required"].append("tasks")
     return {
         "App": _object(AppInfo, {"name": {"type": "string"}, "region": {"type": ["string", "null"]}}),
-        "AppList": _object(AppsBody, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}})
+        "AppList": _object(AppListBody, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}})
         | {"description": "The apps that a caller may read."},
         "Budget": _object(BudgetBody, _BUDGET)
         | {
@@ -282,12 +282,12 @@ def schemas() -> Json:
         "Fault": _object(Fault, _FAULT),
         "HourUsage": _object(HourUsageBody, _HOUR_USAGE),
         "LastLine": _object(LastLine, {"end": {"$ref": "#/components/schemas/End"}}),
-        "Liveness": _object(LiveBody, {"live": {"const": True}}),
+        "Liveness": _object(LivenessBody, {"live": {"const": True}}),
         "MinuteUsage": _object(MinuteUsageBody, _MINUTE_USAGE),
         "Page": page | {"description": "One slice of a list, with the query that it answers."},
         "Pause": _object(PauseBody, _PAUSE),
         "Problem": _object(Problem, _PROBLEM),
-        "Readiness": _object(ReadyBody, _READY),
+        "Readiness": _object(ReadinessBody, _READY),
         "RecentUpstreamCalls": _object(
             RecentUpstreamCallsBody,
             {name: {"$ref": "#/components/schemas/UpstreamCalls"} for name in ("last_minute", "last_hour")},
@@ -321,32 +321,27 @@ def _object(struct: type[msgspec.Struct], texts: Json) -> Json:
     _, made = msgspec.json.schema_components([struct], ref_template="{name}")
     omits = struct.__struct_config__.omit_defaults
     properties = made[struct.__name__]["properties"]
-    derived = {name: _normalized(member, is_null_sent=not omits) for name, member in properties.items()}
+    derived = {name: _normalize(member, is_null_sent=not omits) for name, member in properties.items()}
     if unknown := set(texts) - set(derived):
         raise ValueError(f"{struct.__name__} has no {', '.join(sorted(unknown))}")
     return {
         "type": "object",
         "description": (struct.__doc__ or "").split("\n", maxsplit=1)[0],
-        "properties": {name: _merged(member, texts.get(name, {})) for name, member in derived.items()},
+        "properties": {name: _merge(member, texts.get(name, {})) for name, member in derived.items()},
         "required": [each.encode_name for each in msgspec.structs.fields(struct) if each.required or not omits],
     }
 
 
 _SHAPES = frozenset(("$ref", "oneOf", "const", "items", "additionalProperties"))
-_RENAMED = {
-    "AppInfo": "App",
-    "AppsBody": "AppList",
-    "LiveBody": "Liveness",
-    "ReadyBody": "Readiness",
-    "StreamEnd": "End",
-}
+_RENAMED = {"AppInfo": "App", "StreamEnd": "End"}
+"""Names in the contract of structs that are not called so, with or without `Body`."""
 
 
-def _merged(derived: Json, text: Json) -> Json:
+def _merge(derived: Json, text: Json) -> Json:
     return dict(text) if _SHAPES & set(text) else derived | text
 
 
-def _normalized(member: Json, *, is_null_sent: bool) -> Json:
+def _normalize(member: Json, *, is_null_sent: bool) -> Json:
     """Return a member's schema without its default, with `null` among its types and references renamed.
 
     If defaults are omitted from responses, null is never sent and so is not listed.
@@ -356,7 +351,7 @@ def _normalized(member: Json, *, is_null_sent: bool) -> Json:
         name = member["$ref"]
         return {"$ref": f"#/components/schemas/{_RENAMED.get(name, name.removesuffix('Body'))}"}
     if "items" in member:
-        return member | {"items": _normalized(member["items"], is_null_sent=is_null_sent)}
+        return member | {"items": _normalize(member["items"], is_null_sent=is_null_sent)}
     options: list[Json] = member.get("anyOf", [])
     if len(options) == 2 and options[1] == {"type": "null"} and "type" in options[0]:
         one = options[0]

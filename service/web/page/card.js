@@ -1,8 +1,8 @@
 // One app's card: the responses of /budget and /usage as figures, bars, lines and rows.
 const SVG = "http://www.w3.org/2000/svg";
-const HIGH = 120;
+const HEIGHT = 120;
 const whole = new Intl.NumberFormat("en");
-const short = new Intl.NumberFormat("en", { notation: "compact" });
+const compact = new Intl.NumberFormat("en", { notation: "compact" });
 
 // The available periods: the parameter for /usage, which parts of the response are drawn, and how long each part is.
 export const PERIODS = {
@@ -18,7 +18,7 @@ const isIdle = (share) => !(share.waiting.count || share.last_hour.turns || shar
 
 // Everything shown of an app, as numbers and texts. Unnamed callers are counted only for an hour, so a day or a week
 // shows only named ones.
-export function readings(budget, usage, period) {
+export function figuresOf(budget, usage, period) {
   const isHour = period === "hour";
   const shares = [...budget.callers, ...(isIdle(budget.others) ? [] : [budget.others])];
   const used = new Map(usage.callers.map((each) => [each.caller, each.used]));
@@ -61,7 +61,7 @@ export const stateOf = (budget) => STATES[budget.state] || { name: budget.state,
 const FIGURES = "state statewhy failed free slots pips waiting oldest flag worst worstof calls minute saved savedhow watchers watched bars barnote barscale lines linenote linescale from1 from2 rows".split(" ");
 
 // Remove all old figures, even invisible ones.
-export function emptied(is) {
+export function clearFigures(is) {
   for (const name of FIGURES) is[name].replaceChildren();
   is.flag.hidden = is.condition.hidden = true;
 }
@@ -183,7 +183,7 @@ function roundedUp(value) {
 function scale(top) {
   return [top, top / 2, 0].map((value) => {
     const mark = document.createElement("span");
-    mark.textContent = (top < 10_000 ? whole : short).format(value);
+    mark.textContent = (top < 10_000 ? whole : compact).format(value);
     return mark;
   });
 }
@@ -200,21 +200,21 @@ const rule = (y) => shape("line", { class: "rule", x1: 0, x2: 600, y1: y, y2: y 
 function bars(values, failed, allowed, top) {
   const step = 600 / Math.max(values.length, 1);
   const gap = Math.min(2, step * 0.25);
-  const possible = (allowed / top) * HIGH;
-  const high = (value) => (value ? Math.max((value / top) * HIGH, 2) : 0);
+  const possible = (allowed / top) * HEIGHT;
+  const high = (value) => (value ? Math.max((value / top) * HEIGHT, 2) : 0);
   return values.flatMap((value, index) => {
     const place = { x: (index * step + gap / 2).toFixed(2), width: (step - gap).toFixed(2) };
-    const bar = (kind, height) => shape("rect", { class: kind, ...place, y: (HIGH - height).toFixed(2), height: height.toFixed(2) });
+    const bar = (kind, height) => shape("rect", { class: kind, ...place, y: (HEIGHT - height).toFixed(2), height: height.toFixed(2) });
     return [bar("bar is-track", possible), bar("bar", high(value)), ...(failed[index] ? [bar("bar is-bad", high(failed[index]))] : [])];
   });
 }
 
 function lines(all, spared, refused, top) {
   const step = 600 / Math.max(all.length - 1, 1);
-  const points = (values) => values.map((value, index) => `${(index * step).toFixed(2)},${((1 - value / top) * HIGH).toFixed(2)}`).join(" ");
+  const points = (values) => values.map((value, index) => `${(index * step).toFixed(2)},${((1 - value / top) * HEIGHT).toFixed(2)}`).join(" ");
   return [
-    rule(0), rule(HIGH / 2),
-    shape("polygon", { class: "wash", points: `0,${HIGH} ${points(spared)} 600,${HIGH}` }),
+    rule(0), rule(HEIGHT / 2),
+    shape("polygon", { class: "wash", points: `0,${HEIGHT} ${points(spared)} 600,${HEIGHT}` }),
     shape("polyline", { class: "all", points: points(all) }),
     shape("polyline", { class: "spared", points: points(spared) }),
     ...(refused.some(Boolean) ? [shape("polyline", { class: "refused", points: points(refused) })] : []),

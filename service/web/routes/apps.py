@@ -12,7 +12,7 @@ from service.web.interfaces import Callers, GatewayAPI
 from service.web.responses import Response, json_response
 
 
-class AppsBody(msgspec.Struct, frozen=True, kw_only=True):
+class AppListBody(msgspec.Struct, frozen=True, kw_only=True):
     """The body."""
 
     apps: tuple[AppInfo, ...]
@@ -25,6 +25,6 @@ def apps_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     async def list_apps(request: Request[Any, Any, Any]) -> Response:
         """Return the caller's apps, sorted by name."""
         caller, _ = await identify(request.scope, callers)
-        return json_response(AppsBody(apps=gateway.apps(caller)))
+        return json_response(AppListBody(apps=gateway.apps(caller)))
 
     return list_apps

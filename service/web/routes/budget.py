@@ -119,29 +119,29 @@ def budget_body(view: BudgetView) -> BudgetBody:
         state_detail=view.condition.detail,
         last_success_at=None if success_ms is None else rfc3339(success_ms // 1000),
         calls=RecentUpstreamCallsBody(
-            last_minute=_upstream_calls(view.recent.minute), last_hour=_upstream_calls(view.recent.hour)
+            last_minute=_upstream_calls_body(view.recent.minute), last_hour=_upstream_calls_body(view.recent.hour)
         ),
         redis="away" if view.redis_away else "ok",
         slots=SlotsBody(total=view.calls, free=view.free, window_seconds=view.window_s),
         worst_window=WorstWindowBody(last_minute=view.worst.minute, last_hour=view.worst.hour),
         pause=pause,
-        callers=tuple(_share(row) for row in view.callers),
-        others=_share(view.others),
+        callers=tuple(_share_body(row) for row in view.callers),
+        others=_share_body(view.others),
     )
 
 
-def _share(row: CallerStanding) -> ShareBody:
+def _share_body(row: CallerStanding) -> ShareBody:
     return ShareBody(
         caller=row.name,
         waiting=WaitingBody(count=row.waiting, oldest_seconds=round(row.oldest_s, 3)),
-        last_minute=_used(row.tally.minute),
-        last_hour=_used(row.tally.hour),
+        last_minute=_used_body(row.tally.minute),
+        last_hour=_used_body(row.tally.hour),
     )
 
 
-def _upstream_calls(results: CallResults) -> UpstreamCallsBody:
+def _upstream_calls_body(results: CallResults) -> UpstreamCallsBody:
     return UpstreamCallsBody(ok=results.ok, failed=dict(results.failed))
 
 
-def _used(counts: Counts) -> UsedBody:
+def _used_body(counts: Counts) -> UsedBody:
     return UsedBody(turns=counts.turns, joined=counts.joined)

@@ -24,7 +24,7 @@ def problem_routes() -> tuple[HTTPRouteHandler, ...]:
     @get("/problems")
     async def list_problems(request: Request[Any, Any, Any]) -> Response:
         """Return the descriptions of all problem types."""
-        return _listed(request, tuple(PROBLEM_TYPES.values()))
+        return _describe(request, tuple(PROBLEM_TYPES.values()))
 
     @get("/problems/{name:str}")
     async def show_problem(request: Request[Any, Any, Any], name: FromPath[str]) -> Response:
@@ -32,12 +32,12 @@ def problem_routes() -> tuple[HTTPRouteHandler, ...]:
         problem_type = PROBLEM_TYPES.get(name)
         if problem_type is None:
             raise NotFoundException
-        return _listed(request, (problem_type,))
+        return _describe(request, (problem_type,))
 
     return list_problems, show_problem
 
 
-def _listed(request: Request[Any, Any, Any], types: tuple[ProblemType, ...]) -> Response:
+def _describe(request: Request[Any, Any, Any], types: tuple[ProblemType, ...]) -> Response:
     """Return HTML to browsers and plain text to other clients."""
     wants_html = choose_media_type(context_of(request.scope).fields.get(b"accept"), _MEDIA_TYPES) == _MEDIA_TYPES[1]
     return Response(

@@ -9,13 +9,13 @@ from service.web.interfaces import GatewayAPI
 from service.web.responses import Response, json_response
 
 
-class LiveBody(msgspec.Struct, frozen=True, kw_only=True):
+class LivenessBody(msgspec.Struct, frozen=True, kw_only=True):
     """The process responds."""
 
     live: bool = True
 
 
-class ReadyBody(msgspec.Struct, frozen=True, kw_only=True):
+class ReadinessBody(msgspec.Struct, frozen=True, kw_only=True):
     """Whether requests can be served, and for how many apps fetches are possible now."""
 
     ready: bool
@@ -33,7 +33,7 @@ class VersionBody(msgspec.Struct, frozen=True, kw_only=True):
 
 def state_routes(gateway: GatewayAPI) -> tuple[HTTPRouteHandler, ...]:
     """Return the three routes."""
-    live = json_response(LiveBody())
+    live = json_response(LivenessBody())
     version = json_response(VersionBody(name="taskgate", version=__version__))
 
     @get("/livez")
@@ -45,7 +45,7 @@ def state_routes(gateway: GatewayAPI) -> tuple[HTTPRouteHandler, ...]:
     async def readyz() -> Response:
         """Return the readiness known to the gateway; makes no calls."""
         readiness = gateway.readiness()
-        body = ReadyBody(
+        body = ReadinessBody(
             ready=readiness.ready,
             redis=readiness.redis,
             apps_ok=sum(app.ok for app in readiness.apps),

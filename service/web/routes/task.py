@@ -78,10 +78,7 @@ def task_route(
             Rendered(body=found.body, etag=etag, key=etag),
             app=found.app,
             directives=directives,
-            cost=context.cost,
-            wait_applied_s=patience.applied_s,
-            if_none_match=fields.get(b"if-none-match"),
-            accept_encoding=fields.get(b"accept-encoding"),
+            context=context,
             encodings=encodings,
             now_s=clock(),
         )

@@ -135,10 +135,7 @@ class TasksEndpoint:
             render_page(page, path=_path(scope), link_query=link_query),
             app=request.query.app,
             directives=request.directives,
-            cost=context.cost,
-            wait_applied_s=context.wait_applied_s,
-            if_none_match=context.fields.get(b"if-none-match"),
-            accept_encoding=context.fields.get(b"accept-encoding"),
+            context=context,
             encodings=self._encodings,
             now_s=self._clock(),
         )

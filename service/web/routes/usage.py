@@ -148,14 +148,16 @@ def usage_body(view: UsageView) -> UsageBody:
         redis="away" if view.redis_away else "ok",
         since=rfc3339(view.since_s),
         until=rfc3339(view.until_s),
-        total=_spent(total),
-        callers=tuple(CallerUsageBody(caller=use.name, used=_spent(use.counts)) for use in view.callers),
-        minutes=tuple(MinuteUsageBody(start=rfc3339(part.start_s), used=_spent(part.counts)) for part in view.minutes),
-        hours=tuple(HourUsageBody(start=rfc3339(part.start_s), used=_spent(part.counts)) for part in view.hours),
+        total=_spent_body(total),
+        callers=tuple(CallerUsageBody(caller=use.name, used=_spent_body(use.counts)) for use in view.callers),
+        minutes=tuple(
+            MinuteUsageBody(start=rfc3339(part.start_s), used=_spent_body(part.counts)) for part in view.minutes
+        ),
+        hours=tuple(HourUsageBody(start=rfc3339(part.start_s), used=_spent_body(part.counts)) for part in view.hours),
     )
 
 
-def _spent(counts: Counts) -> SpentBody:
+def _spent_body(counts: Counts) -> SpentBody:
     return SpentBody(
         requests=counts.requests,
         hits=counts.hits,

@@ -1,7 +1,6 @@
 """`GET /budget` on two whole gateways in this process, with a real Valkey and the sandbox upstream."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisS
 from tests.control_client import control
 from tests.lifespan import lifespan
 from tests.servers import Server, until
+from tests.settings import hashed
 
 WINDOW_S = 0.4
 
@@ -25,7 +25,7 @@ def settings(sandbox: Sandbox, server: Server, budget: BudgetSettings) -> Settin
     app = sandbox.app
     entry = AppSettings(sdkappid=app.sdkappid, admin=app.admin, base_url=sandbox.base_url, secret_env="SECRET")
     callers = {
-        name: CallerSettings(keys=(hashlib.sha256(name.encode()).hexdigest(),), apps=("shop",), operator=name == "boss")
+        name: CallerSettings(keys=(hashed(name),), apps=("shop",), operator=name == "boss")
         for name in ("reports", "bulk", "boss")
     }
     return Settings(

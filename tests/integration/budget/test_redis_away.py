@@ -5,6 +5,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import pytest
+
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
 from service.budget.scheduler.fallback import FallbackScheduler, notice_s
@@ -109,31 +111,19 @@ async def _more(sent_s: list[float], count: int) -> None:
     await until(lambda: len(sent_s) >= enough)
 
 
-async def test_sharing_replicas_keep_the_limit_and_continue(own_valkey: Server) -> None:
-    """With Redis killed and restarted empty, no window has more than N calls, and calls continue, separately and
-    shared."""
+@pytest.mark.parametrize("freezes", [False, True])
+async def test_sharing_replicas_keep_the_limit_and_continue(own_valkey: Server, freezes: bool) -> None:
+    """With Redis killed and restarted empty, or frozen and resumed with the free slots of then, no window has more than
+    N calls, and calls continue, separately and shared."""
     sent_s: list[float] = []
     async with replicas(own_valkey, sent_s, shares=True) as both:
         await _more(sent_s, 8)
-        own_valkey.kill()
+        (own_valkey.freeze if freezes else own_valkey.kill)()
         await until(lambda: all(each.sharing and each.sharing.calls_alone == 2 for each in both))
         await _more(sent_s, 12)
-        own_valkey.start()
+        (own_valkey.thaw if freezes else own_valkey.start)()
         await until(lambda: all(each.sharing and each.sharing.calls_alone is None for each in both))
         await _more(sent_s, 12)
-    assert _worst(sent_s) <= RULES.calls
-
-
-async def test_a_frozen_redis_keeps_its_state_and_the_limit(own_valkey: Server) -> None:
-    """Redis, frozen for seconds and resumed, remembers free slots: still no window has more than N calls."""
-    sent_s: list[float] = []
-    async with replicas(own_valkey, sent_s, shares=True) as both:
-        await _more(sent_s, 8)
-        own_valkey.freeze()
-        await until(lambda: all(each.sharing and each.sharing.calls_alone == 2 for each in both))
-        await _more(sent_s, 12)
-        own_valkey.thaw()
-        await _more(sent_s, 16)
     assert _worst(sent_s) <= RULES.calls
 
 

@@ -1,7 +1,6 @@
 """A gateway process whose configuration is mounted as Kubernetes mounts it."""
 
 import asyncio
-import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -15,6 +14,7 @@ from service.sandbox.serving import Sandbox
 from service.sandbox.upstream import APPS
 from tests.scenes.fleet import Got, Replica, get, key_of
 from tests.servers import Server
+from tests.settings import hashed
 
 APP = APPS[0].name
 OTHER_APP = APPS[1].name
@@ -80,16 +80,11 @@ class Mounted:
 
         return {
             "apps": {APP: app(0), OTHER_APP: app(1)},
-            "callers": {name: {"keys": [sha256_of(key_of(name))], "apps": [APP]} for name in callers},
+            "callers": {name: {"keys": [hashed(key_of(name))], "apps": [APP]} for name in callers},
             "redis": {"url": self._valkey.url, "timeout_s": 0.9},
             "budget": {"turn_lease_s": 1.0},  # a shorter one than the time-out would be warned of
             "server": {"log_level": "info", "log_format": "json"},
         } | dict(sections)
-
-
-def sha256_of(key: str) -> str:
-    """The configured form of a key."""
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 @asynccontextmanager

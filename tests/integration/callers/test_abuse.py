@@ -14,9 +14,10 @@ import pytest
 
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
-from tests.integration.callers.mounted import APP, OTHER_APP, PAGE, Mounted, mounted, sha256_of
+from tests.integration.callers.mounted import APP, OTHER_APP, PAGE, Mounted, mounted
 from tests.scenes.fleet import key_of
 from tests.servers import Server
+from tests.settings import hashed
 
 pytestmark = [pytest.mark.long, pytest.mark.scene]
 
@@ -134,7 +135,7 @@ async def test_thousands_of_queries_do_not_evict_the_pages_of_others(
     are served from Redis by a replica that has not seen them."""
     own_valkey.run("CONFIG", "SET", "maxmemory", "12mb")
     own_valkey.run("CONFIG", "SET", "maxmemory-policy", policy)
-    callers = {name: {"keys": [sha256_of(key_of(name))], "apps": [APP, OTHER_APP]} for name in ("greedy", "normal")}
+    callers = {name: {"keys": [hashed(key_of(name))], "apps": [APP, OTHER_APP]} for name in ("greedy", "normal")}
     others = [f"/tasks?app={app}&limit=1&q=normal{number}" for number in range(5) for app in (APP, OTHER_APP)]
     async with sandbox_upstream(SandboxOptions(calls=50)) as sandbox:
         mount = Mounted(tmp_path, valkey=own_valkey, sandbox=sandbox)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from service.sandbox.serving import Sandbox
-from tests.integration.callers.mounted import APP, OTHER_APP, Mounted, mounted, sha256_of
+from tests.integration.callers.mounted import APP, OTHER_APP, Mounted, mounted
 from tests.scenes.fleet import key_of
 from tests.servers import Server
+from tests.settings import hashed
 
 ISSUER = "https://kubernetes.default.svc"
 
@@ -63,8 +64,8 @@ async def test_a_reload_revokes_with_the_next_request(mount: Mounted) -> None:
     async with mounted(mount):
         for _ in range(2):
             assert (await mount.ask(key_of("going"))).status == 200
-        rotated = {"keys": [sha256_of("another")], "apps": [APP]}
-        staying = {"keys": [sha256_of(key_of("staying"))], "apps": [APP]}
+        rotated = {"keys": [hashed("another")], "apps": [APP]}
+        staying = {"keys": [hashed(key_of("staying"))], "apps": [APP]}
         mount.put(callers={"going": rotated, "staying": staying})
         await mount.logged("settings.reloaded", 1)
         refused = await mount.ask(key_of("going"))
@@ -119,7 +120,7 @@ async def test_tokens_wait_for_the_first_keys(mount: Mounted, signer: Any, key_s
     callers = {
         "reports": {
             "service_accounts": ["shop/reports"],
-            "keys": [{"sha256": sha256_of("key"), "until": "2100-01-01"}],
+            "keys": [{"sha256": hashed("key"), "until": "2100-01-01"}],
             "apps": [APP],
         }
     }

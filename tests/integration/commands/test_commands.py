@@ -1,6 +1,5 @@
 """The commands, run as processes: what they print, and their exit status."""
 
-import hashlib
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.sandbox.upstream import APPS
+from tests.settings import hashed
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "docs" / "taskgate.example.yaml"
@@ -142,7 +142,7 @@ def test_key_prints_a_key_and_its_settings() -> None:
     """The printed hash is that of the key, the key differs each time, and an invalid name is refused."""
     lines = run("key", "reports").stdout.splitlines()
     (key,) = [line for line in lines if line.startswith("tg_")]
-    assert f'    keys: ["{hashlib.sha256(key.encode()).hexdigest()}"]' in lines
+    assert f'    keys: ["{hashed(key)}"]' in lines
     assert key not in run("key", "reports").stdout
     assert run("key", "No Name").returncode == 2
 

@@ -1,6 +1,5 @@
 """Whole gateways in this process, called over ASGI by their one caller: one app, at a sandbox with short windows."""
 
-import hashlib
 from contextlib import AsyncExitStack
 
 import httpx
@@ -10,6 +9,7 @@ from service.sandbox.serving import Sandbox
 from service.settings import AppSettings, BudgetSettings, CacheSettings, CallerSettings, RedisSettings, Settings
 from tests.lifespan import lifespan
 from tests.servers import Server
+from tests.settings import hashed
 
 
 async def started(
@@ -23,7 +23,7 @@ async def started(
 ) -> httpx.AsyncClient:
     """Start a gateway that ends with the stack, and return a client with its caller's key."""
     app = sandbox.app
-    key = hashlib.sha256(b"reports").hexdigest()
+    key = hashed("reports")
     settings = Settings(
         apps={
             "shop": AppSettings(sdkappid=app.sdkappid, admin=app.admin, base_url=sandbox.base_url, secret_env="SECRET")

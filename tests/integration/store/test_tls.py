@@ -1,7 +1,6 @@
 """Redis behind TLS: with a private CA, with a client certificate, and the errors if it fails."""
 
 import asyncio
-import datetime
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,50 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
+from tests.certificates import Authority
 from tests.ports import free_port
 from tests.servers import BINARIES, Server
-
-PEM = serialization.Encoding.PEM
-
-
-class Authority:
-    """A CA that writes certificates, with their keys, to files."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.file = folder / f"{name}.pem"
-        self.file.write_bytes(self._signed(self._name, self._key, is_ca=True).public_bytes(PEM))
-
-    def issued(self, host: str) -> tuple[Path, Path]:
-        """A certificate for a host, and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-        cert, secret = self._folder / f"{host}.pem", self._folder / f"{host}.key"
-        cert.write_bytes(self._signed(name, key, host=host).public_bytes(PEM))
-        form = serialization.PrivateFormat.PKCS8
-        secret.write_bytes(key.private_bytes(PEM, form, serialization.NoEncryption()))
-        return cert, secret
-
-    def _signed(self, name: x509.Name, key: Any, *, is_ca: bool = False, host: str = "ca") -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder(issuer_name=self._name, subject_name=name, public_key=key.public_key())
-        builder = builder.serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
-        builder = builder.not_valid_after(now + datetime.timedelta(hours=1))
-        builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-        return builder.sign(self._key, hashes.SHA256())
 
 
 @pytest.fixture
@@ -68,7 +31,7 @@ async def behind_tls(
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*cert)
     if clients is not None:
-        context.load_verify_locations(clients.file)
+        context.load_verify_locations(clients.certificate)
         context.verify_mode = ssl.CERT_REQUIRED
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -87,7 +50,7 @@ async def behind_tls(
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=context)
     try:
-        yield f"rediss://localhost:{server.sockets[0].getsockname()[1]}/0"
+        yield f"rediss://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
     finally:
         server.close()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -113,8 +76,8 @@ async def fault_of(url: str, **settings: Any) -> tuple[str, list[str]]:
 
 async def test_a_private_ca_is_trusted(valkey: Server, authority: Authority) -> None:
     """With `ca_file` commands and messages go through TLS; without it the error names the certificate."""
-    async with behind_tls(valkey, authority.issued("localhost")) as url:
-        async with opened(url, ca_file=authority.file) as store:
+    async with behind_tls(valkey, authority.issue("server")) as url:
+        async with opened(url, ca_file=authority.certificate) as store:
             heard: list[bytes] = []
             listening = asyncio.Event()
             store.listen("t:c", heard.append, on_gap=listening.set)
@@ -128,8 +91,8 @@ async def test_a_private_ca_is_trusted(valkey: Server, authority: Authority) -> 
 
 async def test_a_certificate_for_another_host_is_not_trusted(valkey: Server, authority: Authority) -> None:
     """A certificate for another host is a fault of the certificate, and the log names it."""
-    async with behind_tls(valkey, authority.issued("elsewhere")) as url:
-        detail, [reason] = await fault_of(url, ca_file=authority.file)
+    async with behind_tls(valkey, authority.issue("server")) as url:
+        detail, [reason] = await fault_of(url.replace("127.0.0.1", "localhost"), ca_file=authority.certificate)
     assert detail == "certificate not trusted"
     assert "Hostname mismatch" in reason
 
@@ -137,33 +100,33 @@ async def test_a_certificate_for_another_host_is_not_trusted(valkey: Server, aut
 async def test_a_client_certificate_is_presented(valkey: Server, authority: Authority, tmp_path: Path) -> None:
     """A client certificate is presented if the server requests one."""
     clients = Authority(tmp_path, "clients")
-    cert, key = clients.issued("gateway")
-    async with behind_tls(valkey, authority.issued("localhost"), clients=clients) as url:
-        async with opened(url, ca_file=authority.file, cert_file=cert, key_file=key) as store:
+    cert, key = clients.issue("gateway")
+    async with behind_tls(valkey, authority.issue("server"), clients=clients) as url:
+        async with opened(url, ca_file=authority.certificate, cert_file=cert, key_file=key) as store:
             await store.put("t:{a}:k", b"v", ttl_ms=10_000)
-        assert (await fault_of(url, ca_file=authority.file))[0] in {"TLS failed", "unreachable"}
+        assert (await fault_of(url, ca_file=authority.certificate))[0] in {"TLS failed", "unreachable"}
 
 
 async def test_redis_requires_a_client_certificate(authority: Authority) -> None:
     """Redis, if installed, requests a client certificate: without one the fault is TLS, and logged."""
-    cert, key = authority.issued("localhost")
-    files = ("--tls-cert-file", str(cert), "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.file))
+    cert, key = authority.issue("server")
+    files = ("--tls-cert-file", str(cert), "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.certificate))
     for binary in (path for name, path in BINARIES.items() if name == "redis"):
         port = free_port()
         with Server("--tls-port", str(port), *files, binary=binary):
-            url = f"rediss://localhost:{port}/0"
-            async with opened(url, ca_file=authority.file, cert_file=cert, key_file=key) as store:
+            url = f"rediss://127.0.0.1:{port}/0"
+            async with opened(url, ca_file=authority.certificate, cert_file=cert, key_file=key) as store:
                 await store.put("t:{a}:k", b"v", ttl_ms=10_000)
             reasons: list[str] = []
             async with asyncio.timeout(30):
                 while not any("certificate required" in reason for reason in reasons):
-                    detail, reasons = await fault_of(url, ca_file=authority.file)
+                    detail, reasons = await fault_of(url, ca_file=authority.certificate)
                     assert detail in {"TLS failed", "unreachable"}  # a reset may overtake the reason
 
 
 async def test_a_server_without_tls_is_reported(valkey: Server) -> None:
     """rediss:// to a port that speaks plain RESP is a fault of TLS, not of the network."""
-    detail, _ = await fault_of(f"rediss://localhost:{valkey.port}/0")
+    detail, _ = await fault_of(f"rediss://127.0.0.1:{valkey.port}/0")
     assert detail in {"TLS failed", "unreachable", "timed out"}
 
 

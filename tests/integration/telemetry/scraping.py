@@ -1,12 +1,13 @@
 """Scrapes metrics and reads them with the official parsers."""
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_plain
+
+from tests.http.site import raw
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
@@ -51,21 +52,12 @@ def read(kind: str, body: str) -> Scrape:
     return Scrape(parse(body))
 
 
-async def ask(port: int, request: bytes) -> bytes:
-    """Send bytes on a separate connection, and read until it is closed."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request)
-        async with asyncio.timeout(20):
-            return await reader.read()
-    finally:
-        writer.close()
-
-
 async def scraped(port: int, *, accept: str = "") -> Scrape:
     """Scrape a port."""
-    raw = await ask(port, f"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: {accept}\r\n\r\n".encode())
-    head, _, body = raw.partition(b"\r\n\r\n")
+    answer = await raw(
+        port, f"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: {accept}\r\n\r\n".encode()
+    )
+    head, _, body = answer.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     assert status == "HTTP/1.1 200 OK"
     fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}

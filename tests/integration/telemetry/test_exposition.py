@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Info, make_asgi_app
 
 from service.telemetry.exposition import LIMITS, CannotExpose, exposed
-from tests.integration.telemetry.scraping import ask
+from tests.http.site import raw
 
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -66,7 +66,7 @@ async def port() -> AsyncIterator[int]:
 )
 async def test_only_a_get_of_metrics_is_answered(port: int, head: bytes, status: int) -> None:
     """Any other method, path, protocol, or a head that is too large is refused with its own status."""
-    answer = await ask(port, head)
+    answer = await raw(port, head)
     assert int(answer.split(b" ")[1]) == status
     assert (b"allow: GET, HEAD" in answer) == (status == 405)
     assert (b"# HELP scraped_info" in answer) == (status == 200)
@@ -75,7 +75,7 @@ async def test_only_a_get_of_metrics_is_answered(port: int, head: bytes, status:
 @pytest.mark.parametrize("path", [b"/livez", b"/readyz"])
 async def test_probes_are_served_on_the_metrics_port(port: int, path: bytes) -> None:
     """Probes are passed to the app."""
-    answer = await ask(port, b"GET " + path + b" HTTP/1.0\r\n\r\n")
+    answer = await raw(port, b"GET " + path + b" HTTP/1.0\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n" + path)
 
 
@@ -93,7 +93,7 @@ async def test_a_silent_connection_is_closed() -> None:
 async def test_silent_connections_do_not_block_scrapes(port: int) -> None:
     """With the maximum of silent connections, a scrape is answered, and the oldest of them is closed."""
     held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(LIMITS.connections_max)]
-    assert b" 200 " in await ask(port, SCRAPE)
+    assert b" 200 " in await raw(port, SCRAPE)
     async with asyncio.timeout(20):
         assert await held[0][0].read() == b""
     reader, writer = held[-1]
@@ -125,5 +125,5 @@ async def test_a_taken_port_is_reported(port: int) -> None:
 async def test_a_fault_in_the_metrics_is_a_500() -> None:
     """If the text can't be made, the scrape fails, the next one is answered, and nothing else is affected."""
     async with exposed(metrics(Broken()), probes=probes, host="127.0.0.1", port=0) as at:
-        assert b" 500 " in await ask(at, SCRAPE)
-        assert b" 200 " in await ask(at, SCRAPE)
+        assert b" 500 " in await raw(at, SCRAPE)
+        assert b" 200 " in await raw(at, SCRAPE)

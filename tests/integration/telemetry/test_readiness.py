@@ -1,9 +1,6 @@
 """`/livez` and `/readyz` over the life of a gateway."""
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +11,12 @@ from service.sandbox.serving import Sandbox
 from service.sandbox.upstream import APPS
 from service.settings import AppSettings, CallerSettings, RedisSettings, ServerSettings, Settings, TelemetrySettings
 from tests.integration.telemetry.scraping import scraped
+from tests.lifespan import lifespan
 from tests.ports import free_port
 from tests.servers import Server
+from tests.settings import hashed
 
 APP = APPS[0]
-
-
-@asynccontextmanager
-async def running(service: Service) -> AsyncIterator[None]:
-    """The lifespan, as an ASGI server drives it."""
-    messages: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-    said: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-    life = asyncio.create_task(service.asgi({"type": "lifespan", "state": {}}, messages.get, said.put))
-    messages.put_nowait({"type": "lifespan.startup"})
-    assert (await said.get())["type"] == "lifespan.startup.complete"
-    try:
-        yield
-    finally:
-        messages.put_nowait({"type": "lifespan.shutdown"})
-        assert (await said.get())["type"] == "lifespan.shutdown.complete"
-        await life
 
 
 async def states(service: Service) -> tuple[int, int, dict[str, Any]]:
@@ -49,7 +32,7 @@ async def test_ready_from_start_to_leave(own_valkey: Server, sandbox: Sandbox, t
     secret = tmp_path / "secret"
     secret.write_text(APP.key)
     app = AppSettings(sdkappid=APP.sdkappid, admin=APP.admin, base_url=sandbox.base_url, secret_file=str(secret))
-    caller = CallerSettings(keys=(hashlib.sha256(b"key").hexdigest(),), apps=("shop",))
+    caller = CallerSettings(keys=(hashed("key"),), apps=("shop",))
     metrics_port = free_port()
     settings = Settings(
         apps={"shop": app},
@@ -60,7 +43,7 @@ async def test_ready_from_start_to_leave(own_valkey: Server, sandbox: Sandbox, t
     )
     service = create_app(settings)
     assert (await states(service))[:2] == (200, 503)
-    async with running(service):
+    async with lifespan(service.asgi):
         live, ready, said = await states(service)
         assert (live, ready) == (200, 200)
         assert said == {"ready": True, "redis": "ok", "apps_ok": 1, "apps_total": 1}
@@ -89,5 +72,5 @@ async def test_without_a_port_nothing_is_counted(valkey: Server, sandbox: Sandbo
     app = AppSettings(sdkappid=APP.sdkappid, admin=APP.admin, base_url=sandbox.base_url, secret_file=str(secret))
     service = create_app(Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url=valkey.url, timeout_s=5.0)))
     before = asyncio.all_tasks()
-    async with running(service):
+    async with lifespan(service.asgi):
         assert not [task for task in asyncio.all_tasks() - before if task.get_name() == "loop-lag"]

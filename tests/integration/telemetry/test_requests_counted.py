@@ -21,8 +21,8 @@ from service.telemetry.upstream_calls import CalledApp
 from service.web.settings import default_web_settings
 from service.web.site import create_web
 from tests.http.fake_gateway import NOW_S, FakeGateway
-from tests.http.site import KEY, feeds_over, key_callers, served
-from tests.integration.telemetry.scraping import OPENMETRICS, ask, read, scraped
+from tests.http.site import KEY, feeds_over, key_callers, raw, served
+from tests.integration.telemetry.scraping import OPENMETRICS, read, scraped
 from tests.observations import observed
 from tests.servers import until
 
@@ -55,7 +55,7 @@ class Bench:
         authorization = f"Authorization: Bearer {key}\r\n" if key else ""
         authorization += f"{field}\r\n" if field else ""
         head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n"
-        return int((await ask(self.port, head.encode())).split(b" ")[1])
+        return int((await raw(self.port, head.encode())).split(b" ")[1])
 
     async def served(self, source: Source, *, field: str = "", **changes: Any) -> int:
         """Request a page that comes from `source`."""

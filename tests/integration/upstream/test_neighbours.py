@@ -17,12 +17,13 @@ from service.http_client.resolver import Resolver
 from service.model.errors import UpstreamError, UpstreamUnreachable
 from service.model.queries import At, Query, Range
 from service.model.tasks import Listing
-from service.settings import AppSettings, RedisSettings, Settings, UpstreamSettings
+from service.settings import UpstreamSettings
 from service.upstream.apps import UpstreamApp
 from service.upstream.client import UpstreamClient
 from service.upstream.secret import CHECK_EVERY_S, FileSecret
 from service.upstream.signer import Signer
 from tests.integration.upstream.bench import SECRET, Bench, Connection, raw
+from tests.settings import settings_of
 
 
 class FixedSecret:
@@ -226,17 +227,12 @@ async def test_hanging_files_and_urls_occupy_no_shared_thread(
     """Configurations, JWKS files and JWKS hosts that hang occupy none of the shared threads."""
     monkeypatch.setattr("service.http_client.resolver.look_up", names.look_up)
     names.hanging.add("keys.test")
-    settings = Settings(
-        apps={"shop": AppSettings(sdkappid=1, admin="a", secret_env="S")},
-        callers={},
-        redis=RedisSettings(url="redis://127.0.0.1"),
-    )
     files, hanging = [], []
     for number in range(12):
         file = tmp_path / str(number) / "taskgate.yaml"
         file.parent.mkdir()
         file.write_text("{}")
-        watcher = ConfigurationWatcher(str(file), {}, running=settings, apply=pytest.fail)
+        watcher = ConfigurationWatcher(str(file), {}, running=settings_of(), apply=pytest.fail)
         replaced_by_a_pipe(file)
         files.append(file)
         hanging += [watcher.check(), FileKeySource(str(file)).read()]

@@ -6,12 +6,11 @@ import msgspec
 import pytest
 
 from service.budget.line.jobs import Fetched
-from service.budget.scheduler.interfaces import Ticked, TickRequest
 from service.model.blocks import CachedBlock
 from service.model.errors import StoreUnavailable
 from tests.queued_jobs import text_of
 from tests.servers import until
-from tests.unit.budget.lines import RULES, BlockHere, Blocks, ask, lines
+from tests.unit.budget.lines import RULES, BlockHere, Blocks, ask, lines, ticks_of
 
 
 async def test_a_look_returns_the_board(blocks: Blocks) -> None:
@@ -36,19 +35,11 @@ async def test_a_look_returns_the_board(blocks: Blocks) -> None:
 async def test_a_hundred_looks_cost_one_tick(blocks: Blocks) -> None:
     """A hundred looks cost one tick, and so do those of the next quarter of a second."""
     async with lines(blocks) as ([line], [scheduler]):
-        ticks = 0
-        tick = scheduler.tick
-
-        async def counting(request: TickRequest) -> Ticked:
-            nonlocal ticks
-            ticks += 1
-            return await tick(request)
-
-        scheduler.tick = counting  # type: ignore[method-assign]
+        ticks = ticks_of(scheduler)
         await asyncio.gather(*(line.look() for _ in range(100)))
         for _ in range(10):
             await line.look()
-        assert ticks == 1
+        assert ticks() == 1
 
 
 class Unreadable(BlockHere):

@@ -1,7 +1,6 @@
 """A line's ticks: what they report, and what happens to the turns that they return."""
 
 import asyncio
-from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -11,7 +10,7 @@ from service.budget.line.line import HEARTBEAT_S, Line
 from service.budget.scheduler.interfaces import Beginning, Begun, Ticked, TickRequest, Turn
 from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout
 from tests.servers import until
-from tests.unit.budget.lines import RULES, BlockHere, Blocks, Telling, ask, failing, lines
+from tests.unit.budget.lines import RULES, BlockHere, Blocks, ask, failing, lines, ticks_of
 
 
 async def test_a_request_during_an_empty_tick_is_served(blocks: Blocks) -> None:
@@ -106,19 +105,6 @@ async def test_a_line_that_closes_during_a_tick_leaves_no_request_waiting(blocks
             assert asked.done()
             outcome = (await asyncio.gather(asked, return_exceptions=True))[0]
             assert isinstance(outcome, Fetched if grants else ShuttingDown)
-
-
-def ticks_of(scheduler: Telling) -> Callable[[], int]:
-    """Count the ticks from now on."""
-    tick, ticks = scheduler.tick, 0
-
-    async def counting(request: TickRequest) -> Ticked:
-        nonlocal ticks
-        ticks += 1
-        return await tick(request)
-
-    scheduler.tick = counting  # type: ignore[method-assign]
-    return lambda: ticks
 
 
 async def test_turns_are_counted_once_when_they_are_used(blocks: Blocks) -> None:

@@ -1,36 +1,30 @@
 """Tables of callers, and the sources and clock of the authenticators that use them."""
 
 import asyncio
-import hashlib
 import itertools
 from typing import Any
 
 from service.callers.authenticator import Authenticator
 from service.callers.issuer import KeySourceFailed, TokenIssuer
 from service.callers.table import table_of
-from service.settings import AppSettings, CallerSettings, RedisSettings, ServiceAccountSettings, Settings
+from service.settings import CallerSettings, ServiceAccountSettings, Settings
+from tests.settings import SHOP, hashed, settings_of
 
 NOW_S = 1_750_000_000
 
 
-def hashed(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
 def settings(**changed: Any) -> Settings:
     """One caller with a key and an account."""
-    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
     values: dict[str, Any] = {
-        "apps": {"shop": app, "news": app},
+        "apps": {"shop": SHOP, "news": SHOP},
         "callers": {
             "reports": CallerSettings(keys=(hashed("key"),), service_accounts=("shop/reports",), apps=("shop",))
         },
         "service_accounts": ServiceAccountSettings(
             issuer="https://issuer.example", audience="taskgate", jwks_file="jwks.json"
         ),
-        "redis": RedisSettings(url="redis://127.0.0.1"),
     }
-    return Settings(**(values | changed))
+    return settings_of(**(values | changed))
 
 
 class Held:

@@ -13,7 +13,8 @@ from service.callers.table import table_of
 from service.model.callers import Authenticated
 from service.model.errors import NotAllowed, Unauthenticated
 from service.settings import BudgetSettings, CallerSettings, KeySettings
-from tests.unit.callers.tables import NOW_S, Clock, Held, bearer, hashed, keys_only, settings, with_issuer
+from tests.settings import hashed
+from tests.unit.callers.tables import NOW_S, Clock, Held, bearer, keys_only, settings, with_issuer
 
 TODAY = "2025-06-15T15:06:40Z"
 EMPTY = hashlib.sha256(b"").hexdigest()

@@ -12,9 +12,10 @@ import pytest
 from service.configuration.live import LiveSettings
 from service.model.errors import KeysUnavailable, TaskgateError, Unauthenticated
 from service.model.freshness import Lifetimes
-from service.settings import AppSettings, CacheSettings, CallerSettings, RedisSettings, ServiceAccountSettings, Settings
+from service.settings import CacheSettings, CallerSettings, ServiceAccountSettings, Settings
 from tests.integration.callers.conftest import Signer
 from tests.servers import until
+from tests.settings import settings_of
 
 ACCOUNT = "shop/reports"
 
@@ -22,10 +23,8 @@ ACCOUNT = "shop/reports"
 def settings(tokens: ServiceAccountSettings | None, **changed: Any) -> Settings:
     """One caller, known by its account."""
     accounts = (ACCOUNT,) if tokens is not None else ()
-    return Settings(
-        apps={"shop": AppSettings(sdkappid=1, admin="a", secret_env="S")},
+    return settings_of(
         callers={"reports": CallerSettings(service_accounts=accounts, keys=("a" * 64,), apps=("shop",))},
-        redis=RedisSettings(url="redis://127.0.0.1"),
         service_accounts=tokens,
         **changed,
     )

@@ -10,18 +10,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from msgspec.structs import replace
 
-from service.settings import (
-    AppSettings,
-    CallerSettings,
-    KeySettings,
-    RedisSettings,
-    ServiceAccountSettings,
-    Settings,
-    UpstreamSettings,
-)
+from service.settings import CallerSettings, KeySettings, RedisSettings, ServiceAccountSettings, UpstreamSettings
 from service.telemetry.expiry import ExpiryCollector, ends_of
+from tests.settings import settings_of
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a name")])
@@ -34,13 +26,6 @@ def certificate(ends: str) -> str:
     builder = builder.serial_number(x509.random_serial_number())
     builder = builder.not_valid_before(datetime.datetime(1999, 1, 1, tzinfo=datetime.UTC)).not_valid_after(until)
     return builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-
-
-def settings_of(**sections: object) -> Settings:
-    """Settings with one app."""
-    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
-    made = Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1"))
-    return replace(made, **sections)
 
 
 def collected(collector: ExpiryCollector) -> dict[tuple[str, ...], float]:

@@ -1,7 +1,6 @@
 """A caller's right that ends during a request."""
 
 import asyncio
-import hashlib
 import time
 from typing import Any
 
@@ -12,19 +11,19 @@ from service.callers.table import CallerTable, table_of
 from service.model.callers import Authenticated, Caller
 from service.model.errors import NotAllowed, TaskgateError, Unauthenticated, UnknownApp
 from service.observe.request import RequestContext
-from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
+from service.settings import CallerSettings
 from service.web.identify import Access
+from tests.settings import hashed, settings_of
 
 KEY = b"Bearer key"
 
 
 def table(**callers: CallerSettings) -> CallerTable:
-    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
-    return table_of(Settings(apps={"shop": app}, callers=callers, redis=RedisSettings(url="redis://127.0.0.1")))
+    return table_of(settings_of(callers=callers))
 
 
 def policy(key: str = "key", **changed: Any) -> CallerSettings:
-    values: dict[str, Any] = {"keys": (hashlib.sha256(key.encode()).hexdigest(),), "apps": ("shop",)}
+    values: dict[str, Any] = {"keys": (hashed(key),), "apps": ("shop",)}
     return CallerSettings(**(values | changed))
 
 

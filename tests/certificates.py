@@ -1,4 +1,4 @@
-"""Certificates for a control plane: an authority, and the certificates that it signs."""
+"""An authority, the certificates that it signs, and keys, all in files."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
@@ -16,14 +16,14 @@ _VALID_FOR = timedelta(days=2)
 class Authority:
     """A certificate authority that keeps its files in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "ca") -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         made = self._builder(self._name, self._key).add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True
         )
-        self.certificate = folder / "ca.crt"
+        self.certificate = folder / f"{name}.crt"
         self.certificate.write_bytes(made.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
 
     def issue(self, name: str, *, groups: tuple[str, ...] = ()) -> tuple[Path, Path]:
