@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from service.model.blocks import Block
+from service.cache.block_cache import BlockCache
+from service.model.blocks import Block, CacheKey, Stored
 from service.model.queries import Range
 
 _ONE = Block(
@@ -32,3 +33,10 @@ TWO_TASKS = msgspec.structs.replace(
 def one_task(**fields: Any) -> Block:
     """A block of one task, fetched just now, with these fields."""
     return msgspec.structs.replace(_ONE, **({"fetched_at_ms": int(time.time() * 1000)} | fields))
+
+
+async def keep(cache: BlockCache, key: CacheKey, stored: Stored, *, caller: str = "c0") -> None:
+    """Store what was fetched, as a fetch does."""
+    new = cache.take(key, stored, generation=cache.generation(key.app))
+    assert new is not None
+    await cache.store(new, caller=caller)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.clients.commands import run
 from tests.clients.steady import SteadyGateway
 from tests.clients.troubles import TroubledGateway
 from tests.clients.watched import Watched, watched
+from tests.commands import run
 from tests.http.site import KEY, Web
 
 TOP = Path(__file__).parents[2]

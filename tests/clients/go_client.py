@@ -4,11 +4,11 @@ import os
 import shutil
 from pathlib import Path
 
-from tests.clients.commands import run
 from tests.clients.conftest import CONTRACT, Steady, shown_program
 from tests.clients.steady import SAID
 from tests.clients.watched import Watched
 from tests.clients.watching import follows
+from tests.commands import run
 
 HERE = Path(__file__).parent / "go"
 WITHIN_S = 540.0

@@ -4,9 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
-from tests.clients.commands import run
 from tests.clients.conftest import CONTRACT, Steady, shown_program
 from tests.clients.steady import SAID
+from tests.commands import run
 
 POM = Path(__file__).parent / "java" / "pom.xml"
 WITHIN_S = 540.0

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from service.web.openapi.document import openapi_document
-from tests.clients.commands import run
+from tests.commands import run
 from tests.scenes.fleet import fleet, key_of
 from tests.servers import Server
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.commands import run
 from tests.clients.conftest import Steady, shown_program
 from tests.clients.steady import SAID
 from tests.clients.troubles import arguments, expected, read
 from tests.clients.watched import Watched
 from tests.clients.watching import follows
+from tests.commands import run
 
 pytestmark = pytest.mark.scene
 

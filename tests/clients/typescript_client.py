@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-from tests.clients.commands import run
 from tests.clients.conftest import CONTRACT, Steady, shown_program
 from tests.clients.steady import SAID
 from tests.clients.troubles import arguments, expected, read
 from tests.clients.watched import Watched
 from tests.clients.watching import follows
+from tests.commands import run
 
 HERE = Path(__file__).parent
 TOOLS = HERE / "node_modules" / ".bin"

@@ -1,6 +1,5 @@
 """Schemathesis sends a live gateway requests that the contract allows, and many that it forbids."""
 
-import asyncio
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from service.sandbox.faults import ErrorCode, Garbage, HangUp, HttpStatus
+from tests.commands import run
 from tests.contract.live.checks import no_undocumented_headers
 from tests.scenes.fleet import NO_TLS, Fleet, fleet, key_of
 from tests.servers import Server
@@ -29,7 +29,6 @@ HERE = Path(__file__).parent / "live"
 CONTRACT = Path(__file__).parents[2] / "openapi" / "openapi.json"
 CONFIGURATION, CHECKS = HERE / "schemathesis.toml", HERE / "checks.py"
 SEED = "TASKGATE_SEED"
-RUN_S = 60.0
 CALLS = 200
 """A call limit for gateway and sandbox high enough that a run does not spend its time in line."""
 FAULTS = (
@@ -59,25 +58,15 @@ def seed() -> int:
 async def schemathesis(gateways: Fleet, contract: Path, *options: str, cwd: Path, examples: int) -> str:
     """Run Schemathesis against the first gateway; return its output. Raise AssertionError if it finds a fault."""
     number = seed()
-    process = await asyncio.create_subprocess_exec(
+    print(f"{SEED}={number} repeats this run")
+    return await run(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)),
         *("run", str(contract), "--url", f"http://127.0.0.1:{gateways.replicas[0].port}"),
         *("-H", f"Authorization: Bearer {key_of('c0')}", "--checks", "all", "--seed", str(number)),
         *("--max-examples", str(examples), "--request-timeout", "10", "--no-color", *options),
-        env=os.environ | {"SCHEMATHESIS_HOOKS": str(CHECKS)},
+        environment=os.environ | {"SCHEMATHESIS_HOOKS": str(CHECKS)},
         cwd=cwd,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
     )
-    try:
-        async with asyncio.timeout(RUN_S):
-            said = (await process.communicate())[0].decode(errors="replace")
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise
-    assert process.returncode == 0, f"{SEED}={number} repeats this:\n{said}"
-    return said
 
 
 async def test_everything_is_documented(own_valkey: Server, tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ async def test_ten_callers_page_through_two_thousand_tasks(own_valkey: Server) -
                 ids += [task["id"] for task in got.json["tasks"]]
             return ids
 
-        sequential_reads = await asyncio.gather(*(walk(caller) for caller in range(10)))
-        assert {len(set(ids)) for ids in sequential_reads} == {2000}
-        assert len({tuple(ids) for ids in sequential_reads}) == 1
+        lists_of_ids = await asyncio.gather(*(walk(caller) for caller in range(10)))
+        assert {len(set(ids)) for ids in lists_of_ids} == {2000}
+        assert len({tuple(ids) for ids in lists_of_ids}) == 1
         assert await gateways.calls() == 20
         assert await gateways.worst_second() <= 5
 

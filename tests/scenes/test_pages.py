@@ -63,7 +63,7 @@ def upstreams_own(base_url: str, signature: str, *, sort: str, keyword: str | No
     return tasks
 
 
-def stable_headers(task: dict[str, Any]) -> dict[str, Any]:
+def stable_fields(task: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of one of our tasks that don't change with the clock."""
     return {
         name: task[name] for name in ("id", "type", "title", "description", "created_at", "scheduled_at", "content")
@@ -113,7 +113,7 @@ async def test_paging_by_links_gives_the_upstreams_own_list(
     own = await asyncio.to_thread(upstreams_own, two.upstream_url, signature, sort=sort, keyword=keyword)
     assert len(own) > (10 if keyword else 300)
     assert got.json["total"] == len(own)
-    assert [stable_headers(task) for task in listed] == [as_ours(task) for task in own]
+    assert [stable_fields(task) for task in listed] == [as_ours(task) for task in own]
 
 
 async def test_a_page_across_two_blocks_costs_two_calls_and_then_none(two: Fleet) -> None:

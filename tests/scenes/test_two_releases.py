@@ -23,7 +23,7 @@ import pytest
 from service.sandbox.faults import Latency
 from tests.scenes.fleet import APP, NO_TLS, PRESENT, Fleet, Release, Replica, fleet, key_of
 from tests.scenes.service import Service, service
-from tests.scenes.test_pages import RANGE, TODAY, as_ours, stable_headers, upstreams_own
+from tests.scenes.test_pages import RANGE, TODAY, as_ours, stable_fields, upstreams_own
 from tests.servers import Server
 
 pytestmark = pytest.mark.scene
@@ -112,7 +112,7 @@ class Load:
             return type(exc).__name__
         if answer.status_code != httpx.codes.OK:
             return str(answer.status_code)
-        got = [stable_headers(task) for task in answer.json()["tasks"]]
+        got = [stable_fields(task) for task in answer.json()["tasks"]]
         listed = [task for task in self._tasks if datetime.fromisoformat(task["scheduled_at"]) >= since]
         return "right" if got == listed[offset : offset + 20] else f"wrong page: {query} from {offset}"
 

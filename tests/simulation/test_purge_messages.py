@@ -10,7 +10,7 @@ import pytest
 from service.cache.purge import HEARD_S, Purge
 from service.model.blocks import Block, BlockKey
 from service.model.errors import StoreUnavailable
-from tests.blocks import one_task
+from tests.blocks import keep, one_task
 from tests.simulation.small_world import APP, OTHER_APP, WALL_S, SmallWorld, play, query_of
 
 QUERY = query_of("purged")
@@ -89,9 +89,7 @@ def test_a_purge_returns_the_number_of_deleted_values() -> None:
             await put(world, index=index)
         other = BlockKey(query=msgspec.structs.replace(QUERY, app=OTHER_APP), index=0)
         cache = world.replicas[0].cache
-        new = cache.take(other, block(world), generation=cache.generation(OTHER_APP))
-        assert new is not None
-        await cache.store(new, caller="c")
+        await keep(cache, other, block(world))
         assert await world.replicas[0].gateway.drop(APP) == 4
         assert cache.recall(other) is not None
         assert cache.generation(OTHER_APP) == 0

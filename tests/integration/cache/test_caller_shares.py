@@ -10,12 +10,12 @@ from service.cache.block_cache import BlockCache
 from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import Block, BlockKey, CacheKey, RefusedQuery, Stored, TaskKey
+from service.model.blocks import Block, BlockKey, RefusedQuery, TaskKey
 from service.model.freshness import Lifetimes
 from service.model.queries import FromNow, Query
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
-from tests.blocks import one_task
+from tests.blocks import keep, one_task
 from tests.servers import Server, until
 
 LIFETIMES = Lifetimes(fresh_s=60, settled_s=600, refusal_s=60, stale_while_revalidate_s=60, stale_if_error_s=3000)
@@ -48,13 +48,7 @@ class Replica:
 
     async def put(self, of: Query, *, index: int = 0, caller: str = "c0", text: bytes = TASK) -> None:
         """Store a fetched block."""
-        await self.put_any(BlockKey(query=of, index=index), block(text), caller=caller)
-
-    async def put_any(self, key: CacheKey, stored: Stored, *, caller: str = "c0") -> None:
-        """Store what was fetched."""
-        new = self.cache.take(key, stored, generation=self.cache.generation(key.app))
-        assert new is not None
-        await self.cache.store(new, caller=caller)
+        await keep(self.cache, BlockKey(query=of, index=index), block(text), caller=caller)
 
     def is_remembered(self, of: Query) -> bool:
         """Whether the block is in the replica's memory."""
@@ -178,8 +172,8 @@ async def test_refusals_and_single_tasks_are_not_counted(store: RedisStore, own_
     """Refusals and single tasks are small, and do not count toward the bound."""
     replica = Replica(store)
     refusal = RefusedQuery(fetched_at_ms=int(time.time() * 1000), code=90104, text="no")
-    await replica.put_any(BlockKey(query=query(0), index=0), refusal)
-    await replica.put_any(TaskKey(app="shop", id=1), block())
+    await keep(replica.cache, BlockKey(query=query(0), index=0), refusal)
+    await keep(replica.cache, TaskKey(app="shop", id=1), block())
     assert own_valkey.run("EXISTS", "t:{shop}:share:c0") == 0
 
 

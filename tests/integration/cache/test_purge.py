@@ -23,7 +23,7 @@ from service.model.tasks import Listing
 from service.settings import AppSettings, RedisSettings
 from service.store.redis_store import RedisStore
 from service.upstream.apps import upstream_app_of
-from tests.blocks import one_task
+from tests.blocks import keep, one_task
 from tests.servers import Server, until
 
 LIFETIMES = Lifetimes(fresh_s=600, settled_s=600, refusal_s=600, stale_while_revalidate_s=60, stale_if_error_s=60)
@@ -38,11 +38,11 @@ class Replica:
 
     def __init__(self, server: Server) -> None:
         self.store = RedisStore(RedisSettings(url=server.url, timeout_s=5.0))
-        cache = RedisBlocks(self.store, prefix="t", block_size=100)
-        self.shelf = BlockCache(cache, MemoryBlocks(max_bytes=1_000_000, clock=time.monotonic), lifetimes=LIFETIMES)
-        self.purge = Purge(self.store, cache, prefix="t", apps=("shop", "news"))
+        blocks = RedisBlocks(self.store, prefix="t", block_size=100)
+        self.cache = BlockCache(blocks, MemoryBlocks(max_bytes=1_000_000, clock=time.monotonic), lifetimes=LIFETIMES)
+        self.purge = Purge(self.store, blocks, prefix="t", apps=("shop", "news"))
         self.forgotten: list[str] = []
-        self.purge.add(self.shelf.forget)
+        self.purge.add(self.cache.forget)
         self.purge.add(self.forgotten.append)
 
     @asynccontextmanager
@@ -61,14 +61,11 @@ class Replica:
 
     async def put(self, query: Query = QUERY, index: int = 0) -> None:
         """Keep a block."""
-        generation = self.shelf.generation(query.app)
-        new = self.shelf.take(BlockKey(query=query, index=index), BLOCK, generation=generation)
-        assert new is not None
-        await self.shelf.store(new, caller="c0")
+        await keep(self.cache, BlockKey(query=query, index=index), BLOCK)
 
     def remembers(self, query: Query = QUERY, index: int = 0) -> bool:
         """Return whether the block is in memory."""
-        return self.shelf.recall(BlockKey(query=query, index=index)) is not None
+        return self.cache.recall(BlockKey(query=query, index=index)) is not None
 
 
 @pytest.fixture
@@ -89,13 +86,13 @@ async def test_a_purge_drops_blocks_on_all_replicas(pair: tuple[Replica, Replica
     for index in range(3):
         await one.put(index=index)
     await one.put(OTHER)
-    await two.shelf.get(KEY)
-    await two.shelf.get(BlockKey(query=OTHER, index=0))
+    await two.cache.get(KEY)
+    await two.cache.get(BlockKey(query=OTHER, index=0))
     assert two.remembers()
     assert await one.purge.drop("shop") == 4  # three blocks and the end of the list
     await until(lambda: not two.remembers())
     assert not one.remembers()
-    assert (await two.shelf.get(KEY)).stored is None
+    assert (await two.cache.get(KEY)).stored is None
     assert one.remembers(OTHER)
     assert two.remembers(OTHER)
     assert set(two.forgotten) == {"shop"}
@@ -104,23 +101,23 @@ async def test_a_purge_drops_blocks_on_all_replicas(pair: tuple[Replica, Replica
 async def test_a_fetch_from_before_a_purge_is_not_stored(pair: tuple[Replica, Replica]) -> None:
     """A block whose fetch began before another replica's purge is neither stored nor remembered, and says so."""
     one, two = pair
-    generation = two.shelf.generation("shop")
+    generation = two.cache.generation("shop")
     await one.purge.drop("shop")
-    await until(lambda: two.shelf.generation("shop") > generation)
-    assert two.shelf.take(KEY, BLOCK, generation=generation) is None
+    await until(lambda: two.cache.generation("shop") > generation)
+    assert two.cache.take(KEY, BLOCK, generation=generation) is None
     assert not two.remembers()
-    assert (await one.shelf.get(KEY)).stored is None
+    assert (await one.cache.get(KEY)).stored is None
 
 
 async def test_a_block_served_before_a_purge_is_not_stored_after_it(pair: tuple[Replica, Replica]) -> None:
     """A block that was served just before another replica's purge is not stored after it."""
     one, two = pair
-    new = two.shelf.take(KEY, BLOCK, generation=two.shelf.generation("shop"))
+    new = two.cache.take(KEY, BLOCK, generation=two.cache.generation("shop"))
     assert new is not None
     await one.purge.drop("shop")
     await until(lambda: not two.remembers())
-    await two.shelf.store(new, caller="c0")
-    assert (await one.shelf.get(KEY)).stored is None
+    await two.cache.store(new, caller="c0")
+    assert (await one.cache.get(KEY)).stored is None
 
 
 class SlowUpstream:
@@ -154,9 +151,9 @@ async def test_a_call_during_a_purge_is_repeated(pair: tuple[Replica, Replica], 
     upstream = SlowUpstream()
     settings = AppSettings(sdkappid=1_400_000_000, admin="a", secret_env="S")
     app = upstream_app_of("shop", settings, backup_hosts=False)
-    calls = ListCalls(app, upstream, two.shelf, block_size=100, align_s=1, clock=time.time)
+    calls = ListCalls(app, upstream, two.cache, block_size=100, align_s=1, clock=time.time)
     fetching = Fetching(
-        app=app, calls=calls, stops=upstream, cache=two.shelf, attempts=2, pause_s=1, pause_max_s=60, clock=time.time
+        app=app, calls=calls, stops=upstream, cache=two.cache, attempts=2, pause_s=1, pause_max_s=60, clock=time.time
     )
     job = BlockJob(fetching, KEY, caller="c0", seen=NOTHING, is_fresh=lambda _: True)
     call = asyncio.create_task(job.call(NoSlot(), attempt=attempt))
@@ -168,7 +165,7 @@ async def test_a_call_during_a_purge_is_repeated(pair: tuple[Replica, Replica], 
     assert isinstance(outcome, CallFailed)
     assert outcome.again is again
     assert not two.remembers()
-    assert (await one.shelf.get(KEY)).stored is None
+    assert (await one.cache.get(KEY)).stored is None
 
 
 async def test_a_missed_purge_is_detected_on_reconnect(own_valkey: Server) -> None:
@@ -177,7 +174,7 @@ async def test_a_missed_purge_is_detected_on_reconnect(own_valkey: Server) -> No
         one = await stack.enter_async_context(Replica(own_valkey).running())
         two = await stack.enter_async_context(Replica(own_valkey).running())
         await one.put()
-        await two.shelf.get(KEY)
+        await two.cache.get(KEY)
         own_valkey.run("ACL", "SETUSER", "default", "resetchannels")  # ends subscriptions, and allows no new ones
         with pytest.raises(StoreUnavailable):
             await one.purge.drop("shop")

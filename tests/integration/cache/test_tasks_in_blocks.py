@@ -10,12 +10,13 @@ from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.task_places import TaskPlace, TaskPlaces
-from service.model.blocks import Block, BlockKey, CacheKey, MissingTask, Stored, TaskKey, block_of, block_of_task
+from service.model.blocks import Block, BlockKey, MissingTask, Stored, TaskKey, block_of, block_of_task
 from service.model.freshness import Lifetimes
 from service.model.queries import At, Query, Range
 from service.model.tasks import Listing, Task
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
+from tests.blocks import keep
 from tests.servers import Server
 from tests.tasks import bare_task
 
@@ -50,12 +51,6 @@ class Replica:
         places = TaskPlaces(self.store, prefix="t", tasks_max=tasks_max)
         self.cache = BlockCache(blocks, memory, lifetimes=LIFETIMES, places=places)
 
-    async def put(self, key: CacheKey, stored: Stored) -> None:
-        """Store something."""
-        new = self.cache.take(key, stored, generation=self.cache.generation(key.app))
-        assert new is not None
-        await self.cache.store(new, caller="c")
-
     async def found(self) -> str | int | None:
         """The title of the task as Redis has it; when it was found missing; or None."""
         return title_or_time((await self.cache.get(TASK)).stored)
@@ -86,7 +81,7 @@ async def pair(valkey: Server) -> AsyncIterator[tuple[Replica, Replica]]:
 async def test_tasks_of_a_list_are_found_on_all_replicas(pair: tuple[Replica, Replica]) -> None:
     """Tasks are found at once on the replica that fetched the list; on others in Redis, and from then on in memory."""
     one, two = pair
-    await one.put(LIST, listed(6, TASK.id))
+    await keep(one.cache, LIST, listed(6, TASK.id))
     assert one.remembered() == "listed"
     assert two.remembered() is None
     assert await two.found() == "listed"
@@ -110,17 +105,17 @@ async def test_the_newer_of_two_sources_counts(
 ) -> None:
     """Of a task's own fetch, its absence, and a list with it, the newest counts, in memory and in Redis."""
     one, two = pair
-    await one.put(LIST, in_list)
-    await one.put(TASK, own)
+    await keep(one.cache, LIST, in_list)
+    await keep(one.cache, TASK, own)
     assert (one.remembered(), await one.found(), await two.found()) == (expected, expected, expected)
 
 
 async def test_the_head_is_that_of_the_tasks_own_key(pair: tuple[Replica, Replica]) -> None:
     """The head is that under the task's own key, which the budget compares before a call."""
     one, two = pair
-    await one.put(TASK, alone())
+    await keep(one.cache, TASK, alone())
     head = (await one.cache.look(TASK)).head
-    await one.put(LIST, listed(TASK.id, at_ms=2000))
+    await keep(one.cache, LIST, listed(TASK.id, at_ms=2000))
     assert ((await two.cache.get(TASK)).head, await two.found()) == (head, "listed")
     assert title_or_time((await two.cache.look(TASK)).stored) == "alone"
 
@@ -128,8 +123,8 @@ async def test_the_head_is_that_of_the_tasks_own_key(pair: tuple[Replica, Replic
 async def test_an_outdated_place_finds_nothing(pair: tuple[Replica, Replica], valkey: Server) -> None:
     """If the block was replaced by one without the task, has expired or can't be read, nothing is found."""
     one, two = pair
-    await one.put(LIST, listed(TASK.id))
-    await one.put(LIST, listed(8, at_ms=2000))
+    await keep(one.cache, LIST, listed(TASK.id))
+    await keep(one.cache, LIST, listed(8, at_ms=2000))
     assert await two.found() is None
     there, redis_key = TaskKey(app="shop", id=8), one.cache.redis_key(LIST)
     assert (await two.cache.get(there)).stored is not None
@@ -151,10 +146,10 @@ async def test_an_index_of_another_type_is_replaced(pair: tuple[Replica, Replica
     one, two = pair
     valkey.run("SET", INDEX, "text")
     assert await two.found() is None
-    await one.put(LIST, listed(TASK.id))
+    await keep(one.cache, LIST, listed(TASK.id))
     assert await two.found() == "listed"
     valkey.run("HSET", INDEX, "#", "many", "3", "5 a:0")
-    await one.put(LIST, listed(TASK.id, at_ms=2000))
+    await keep(one.cache, LIST, listed(TASK.id, at_ms=2000))
     assert valkey.run("HGETALL", INDEX) == {b"#": b"1", b"7": valkey.run("HGET", INDEX, "7")}
 
 
@@ -164,7 +159,7 @@ async def test_the_index_is_bounded(valkey: Server) -> None:
     try:
         for number in range(4):
             ids = range(number * 100, number * 100 + 100)
-            await replica.put(BlockKey(query=QUERY, index=number), listed(*ids))
+            await keep(replica.cache, BlockKey(query=QUERY, index=number), listed(*ids))
         assert valkey.run("HLEN", INDEX) == 1 + 200
         assert 600_000 < valkey.run("PTTL", INDEX) <= 660_000
         blocks = RedisBlocks(replica.store, prefix="t", block_size=100)
@@ -191,15 +186,15 @@ async def test_an_app_has_a_hundred_thousand_places(valkey: Server) -> None:
 async def test_a_block_of_a_thousand_tasks_is_indexed(pair: tuple[Replica, Replica]) -> None:
     """The index takes a thousand tasks of one block, the largest that is possible."""
     one, two = pair
-    await one.put(LIST, listed(*range(TASK.id, TASK.id + 1000)))
+    await keep(one.cache, LIST, listed(*range(TASK.id, TASK.id + 1000)))
     assert await two.found() == "listed"
 
 
 async def test_a_forgotten_app_finds_nothing_in_memory(pair: tuple[Replica, Replica]) -> None:
     """A purge forgets lists and tasks alike."""
     one, _ = pair
-    await one.put(LIST, listed(TASK.id))
-    await one.put(TaskKey(app="shop", id=8), alone())
+    await keep(one.cache, LIST, listed(TASK.id))
+    await keep(one.cache, TaskKey(app="shop", id=8), alone())
     one.cache.forget("shop")
     assert one.remembered() is None
     assert one.cache.recall(TaskKey(app="shop", id=8)) is None

@@ -68,7 +68,7 @@ class BlockHere(JobOfNothing):
         return NOTHING if stored is None else cached(stored)
 
 
-class Telling(LocalScheduler):
+class NotifyingScheduler(LocalScheduler):
     """A LocalScheduler that notifies the other lines when a fetch is done, as Redis does, and can be cut off.
 
     With `sees_stored` it finds stored blocks, as the script does.
@@ -78,7 +78,7 @@ class Telling(LocalScheduler):
         super().__init__(policy, lambda: now_s() * 1000, replica=replica, stored=self._head_of)
         self._blocks = blocks
         self.sees_stored = False
-        self.tells = True
+        self.notifies = True
         self.away = False
         self.slow_s = 0.0
         self.fault: Exception | None = None
@@ -106,7 +106,7 @@ class Telling(LocalScheduler):
         """End a fetch, and notify the other lines."""
         self._reach()
         await super().done(turn, block=block, **said)
-        for line in self._blocks.lines if self.tells else ():
+        for line in self._blocks.lines if self.notifies else ():
             line.heard(block)
 
     def _head_of(self, block_key: str) -> bytes:
@@ -123,11 +123,11 @@ class Telling(LocalScheduler):
 @asynccontextmanager
 async def lines(
     blocks: Blocks, count: int = 1, *, rules: Rules = RULES, grace_s: float = 0.2
-) -> AsyncIterator[tuple[list[Line], list[Telling]]]:
+) -> AsyncIterator[tuple[list[Line], list[NotifyingScheduler]]]:
     """Lines of `count` replicas on one policy whose first quiet window is over."""
     before = asyncio.all_tasks()
     policy = Policy(rules)
-    schedulers = [Telling(policy, f"r{number}", blocks) for number in range(count)]
+    schedulers = [NotifyingScheduler(policy, f"r{number}", blocks) for number in range(count)]
     made: list[Line] = [Line(scheduler, app="shop", rules=rules, redis_grace_s=grace_s) for scheduler in schedulers]
     blocks.lines = made
     for line in made:
@@ -183,7 +183,7 @@ def failing(times: int, *, again: bool = True, stop: bool = False) -> Callable[[
     return ending
 
 
-def ticks_of(scheduler: Telling) -> Callable[[], int]:
+def ticks_of(scheduler: NotifyingScheduler) -> Callable[[], int]:
     """Count the ticks from now on."""
     tick, ticks = scheduler.tick, 0
 

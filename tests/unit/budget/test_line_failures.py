@@ -102,7 +102,7 @@ async def test_a_joined_block_is_found_without_its_message(blocks: Blocks) -> No
     blocks.took_s = 0.15
     async with lines(blocks, 2) as (made, schedulers):
         for scheduler in schedulers:
-            scheduler.tells = False
+            scheduler.notifies = False
         first = ask(made[0], BlockHere(blocks, "a"))
         await until(lambda: bool(blocks.calls))
         second = await ask(made[1], BlockHere(blocks, "a"))

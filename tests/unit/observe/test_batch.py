@@ -36,24 +36,24 @@ async def recorder() -> Recorder:
 
 
 @pytest.fixture
-async def gathered(recorder: Recorder) -> AsyncIterator[BatchedObservers]:
+async def batched(recorder: Recorder) -> AsyncIterator[BatchedObservers]:
     """The batched observers, started in the test's event loop."""
-    gathered = BatchedObservers([recorder])
-    gathered.start()
-    yield gathered
-    gathered.close()
+    batched = BatchedObservers([recorder])
+    batched.start()
+    yield batched
+    batched.close()
 
 
 async def test_a_few_records_are_delivered_soon() -> None:
     """A few are delivered together, a moment later, the same to each listener; the next ones again."""
     one, other = Recorder(), Recorder()
-    gathered = BatchedObservers([one, other])
-    gathered.start()
+    batched = BatchedObservers([one, other])
+    batched.start()
     loop = asyncio.get_running_loop()
     for rounds in (1, 2):
         begun_s = loop.time()
         for each in numbered(3):
-            gathered(each)
+            batched(each)
         assert len(one.at_once) == rounds - 1
         await until(lambda rounds=rounds: len(one.at_once) == rounds)  # type: ignore[misc]  # a default is no type
         assert loop.time() - begun_s >= BATCH_S * 0.9
@@ -61,30 +61,30 @@ async def test_a_few_records_are_delivered_soon() -> None:
     assert one.ids == other.ids == ["0", "1", "2"] * 2
 
 
-async def test_many_records_are_delivered_sooner(recorder: Recorder, gathered: BatchedObservers) -> None:
+async def test_many_records_are_delivered_sooner(recorder: Recorder, batched: BatchedObservers) -> None:
     """Many that end within a moment don't wait for its end; none is delivered twice."""
     seen = numbered(3 * BATCH_MAX + 1)
     for each in seen:
-        gathered(each)
+        batched(each)
         if len(recorder.ids) < int(each.request_id) - BATCH_MAX:
             pytest.fail("more than that were held")
         await asyncio.sleep(0)
     assert max(recorder.at_once) <= BATCH_MAX + 1
-    gathered.flush()
-    gathered.flush()
+    batched.flush()
+    batched.flush()
     assert recorder.ids == [each.request_id for each in seen]
 
 
 async def test_nothing_is_held_before_the_start_and_after_the_end(recorder: Recorder) -> None:
     """Before the start, records are delivered at once; closing delivers the last; after that, at once again."""
-    gathered = BatchedObservers([recorder])
+    batched = BatchedObservers([recorder])
     first, second, third = numbered(3)
-    gathered(first)
+    batched(first)
     assert recorder.ids == ["0"]
-    gathered.start()
-    gathered(second)
+    batched.start()
+    batched(second)
     assert recorder.ids == ["0"]
-    gathered.close()
+    batched.close()
     assert recorder.ids == ["0", "1"]
-    gathered(third)
+    batched(third)
     assert recorder.ids == ["0", "1", "2"]
