@@ -13,18 +13,14 @@ from tests.scenes.fleet import Fleet, Got, fleet
 from tests.servers import Server
 
 pytestmark = pytest.mark.scene
-USED = 0.9
-"""The least use of the slots: on a busy machine a stall of half a second costs 5%; slots that are free only after
-`transit_s`, or that wait for a tick of another replica, cost more than 20%."""
+USED = 0.98
+"""The least use of the slots (rule 2 of the budget)."""
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.long)])
 async def test_the_limit_is_kept_and_used(own_valkey: Server, count: int) -> None:
     """40 callers request many blocks at once on 4 replicas, with delays of 0 to 80 ms each way: never 6 calls in a
-    second, and the slots are used.
-
-    That it is 98% of them is shown in simulated time: tests/contract/test_scheduler_over_time.py.
-    """
+    second, and 98% of the slots."""
     async with fleet(own_valkey, budget={"wait_max_s": 300.0}) as gateways:
         await gateways.upstream.add_fault(Latency(there_spread_ms=40, back_spread_ms=40))
         got = await _many_blocks(gateways, count)
@@ -100,8 +96,8 @@ async def test_a_rare_caller_is_served_next(own_valkey: Server) -> None:
             task.cancel()
         await asyncio.gather(*busy, return_exceptions=True)
         waits.sort()
-        assert waits[len(waits) // 2] < 1.0, waits
-        assert waits[-1] < 3.0, waits
+        assert waits[len(waits) // 2] < 0.5, waits
+        assert waits[-1] < 1.5, waits
         assert await gateways.worst_second() <= 5
 
 
@@ -149,7 +145,7 @@ async def test_calls_by_taskgate_check_take_turns(own_valkey: Server) -> None:
 
 
 async def test_both_budgets_are_used_fully_and_separately(own_valkey: Server) -> None:
-    """Each kind of call keeps to five a second by itself and uses them; repeated ids are joined or stored.
+    """Each kind of call keeps to five a second by itself and uses 98%; repeated ids are joined or stored.
 
     That lists are called at the same moments as without tasks, to the millisecond, is shown in virtual time:
     tests/simulation/test_two_kinds.py.

@@ -45,7 +45,7 @@ def stepped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stepped
 
 @pytest.mark.parametrize("by", ["-1h", "+3h"])
 async def test_a_clock_step_never_exceeds_the_limit(stepped: Stepped, by: str) -> None:
-    """Under a backlog the server's clock steps: never 6 calls in a second, and turns resume in seconds."""
+    """Under a backlog the server's clock steps: never 6 calls in a second, and turns resume within 4 s."""
     async with fleet(stepped.server) as gateways:
         tasks = [asyncio.create_task(gateways.page(n % 4, caller=f"c{n % 10}", q=f"backlog {n}")) for n in range(120)]
         while await gateways.calls() < 8:
@@ -54,7 +54,7 @@ async def test_a_clock_step_never_exceeds_the_limit(stepped: Stepped, by: str) -
         stepped.step(by)
         assert abs(int(stepped.server.run("TIME")[0]) - before_s) > 3_000
         before = await gateways.calls()
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(4):
             while await gateways.calls() <= before:
                 await asyncio.sleep(0.02)
         async with asyncio.timeout(20):

@@ -80,13 +80,13 @@ async def test_a_faulty_valkey_never_exceeds_the_limit(
     own_valkey: Server, fault: Callable[[Server], Awaitable[None]]
 ) -> None:
     """Under a backlog Valkey loses everything, or hangs for 3 s: never 6 calls in a second, and turns resume after a
-    quiet window."""
+    quiet window of 1.5 s."""
     async with fleet({"url": own_valkey.url}, budget={"redis_grace_s": 20.0}) as gateways:
         tasks = _backlog(gateways, 120)
         await _calls_beyond(gateways, 8, within_s=30)
         await fault(own_valkey)
         before = await gateways.calls()
-        assert await _calls_beyond(gateways, before, within_s=30) < 6.0
+        assert await _calls_beyond(gateways, before, within_s=30) < 3.0
         await _calls_beyond(gateways, before + 9, within_s=30)
         assert await gateways.worst_second() <= 5
         await _end(tasks)
@@ -105,7 +105,7 @@ async def test_a_failover_never_exceeds_the_limit() -> None:
                 while servers.master_port() == first:
                     await asyncio.sleep(0.05)
             before = await gateways.calls()
-            assert await _calls_beyond(gateways, before, within_s=30) < 8.0
+            assert await _calls_beyond(gateways, before, within_s=30) < 6.0
             await _calls_beyond(gateways, before + 9, within_s=30)
             assert await gateways.worst_second() <= 5
             await _end(tasks)
@@ -229,5 +229,5 @@ async def test_without_valkey_no_call_is_made(own_valkey: Server, gone_s: float)
         async with asyncio.timeout(30):
             while (await gateways.page(0, q="unknown")).status != 200:
                 await asyncio.sleep(0.05)
-        assert time.monotonic() - started_s < 8
+        assert time.monotonic() - started_s < 4
         assert await gateways.worst_second() <= 5
