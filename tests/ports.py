@@ -1,36 +1,40 @@
 """Ports that no other test takes after they were found free and before they are used."""
 
-import os
 import random
 import socket
 from collections.abc import Iterator
+from functools import cache
 from itertools import chain, cycle
 
-_FIRST = 10_000
-"""The system gives out ports above 32,767 for connections; a node of a cluster also listens 10,000 above its own."""
-PORTS_EACH = 600
-PORTS_FIRST_VARIABLE = "TASKGATE_TESTS_FIRST_PORT"
+_FIRST, _LAST = 10_000, 32_200
+"""The system gives out ports above 32,767 for connections."""
+_PORTS_EACH = 600
 
 
-def _own() -> Iterator[int]:
-    """Cycles through the ports of this process: from a given one on, or those of its pytest-xdist worker."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw9")[2:]) % 10
-    first = int(os.environ.get(PORTS_FIRST_VARIABLE, _FIRST + worker * PORTS_EACH))
-    begin = random.randrange(first, first + PORTS_EACH)
-    return cycle(chain(range(begin, first + PORTS_EACH), range(first, begin)))
-
-
-_ports = _own()
+@cache
+def _own() -> tuple[socket.socket, Iterator[int]]:
+    """Claim a range of ports for this process: it holds the first one, and cycles through the others."""
+    for first in range(_FIRST, _LAST, _PORTS_EACH):
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", first))
+        except OSError:
+            claim.close()
+            continue
+        begin = random.randrange(first + 1, first + _PORTS_EACH)
+        return claim, cycle(chain(range(begin, first + _PORTS_EACH), range(first + 1, begin)))
+    raise RuntimeError("other processes have claimed all ranges of ports")
 
 
 def free_port() -> int:
     """Return a free TCP port of the loopback, the one returned least recently."""
-    for _ in range(PORTS_EACH):
-        port = next(_ports)
+    _, ports = _own()
+    for _ in range(_PORTS_EACH):
+        port = next(ports)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise RuntimeError(f"none of {PORTS_EACH} ports is free")
+    raise RuntimeError(f"none of {_PORTS_EACH} ports is free")

@@ -143,7 +143,7 @@ def main() -> int:
             print(mutant.diff((ROOT / mutant.path).read_bytes()))
         return 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        trials = [Trial(ROOT, Path(folder) / str(number), number=number) for number in range(options.jobs)]
+        trials = [Trial(ROOT, Path(folder) / str(number)) for number in range(options.jobs)]
         mutation = Mutation(trials, ends_at_s=time.monotonic() + options.minutes * 60)
         verdicts = [verdict for room in rooms for verdict in mutation.room(room, drawn[room.name])]
     text, is_enough = summary(verdicts)

@@ -11,11 +11,8 @@ from pathlib import Path
 import msgspec
 
 from tests.mutants.mutant import Mutant
-from tests.ports import PORTS_EACH, PORTS_FIRST_VARIABLE
 
 LEFT_OUT = "not (scene or long or browser or proxy or prometheus or helm or cluster)"
-_PORTS_FIRST, _PORTS_LAST = 16_600, 31_600
-"""Above the ports of pytest-xdist's workers, below those that the system assigns."""
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,9 +24,9 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial:
-    """A copy of the tree in `folder`. `number` sets its ports apart from those of other copies of this process."""
+    """A copy of the tree in `folder`."""
 
-    def __init__(self, root: Path, folder: Path, *, number: int) -> None:
+    def __init__(self, root: Path, folder: Path) -> None:
         self._root = folder
         listed = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
         names = subprocess.run(listed, cwd=root, check=True, capture_output=True).stdout.decode().split("\0")
@@ -37,8 +34,6 @@ class Trial:
             if (root / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes((root / name).read_bytes())
-        ranges = (_PORTS_LAST - _PORTS_FIRST) // PORTS_EACH
-        self._ports = _PORTS_FIRST + (os.getpid() * 7 + number) % ranges * PORTS_EACH
         self._written_s = int(time.time())
 
     def run(self, tests: Sequence[str], *, timeout_s: float, keeps_bytecode: bool = False) -> Ran:
@@ -47,7 +42,6 @@ class Trial:
         environ = {
             **os.environ,
             "PYTHONPATH": str(self._root),
-            PORTS_FIRST_VARIABLE: str(self._ports),
             **({} if keeps_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"}),
         }
         began_s = time.monotonic()
