@@ -75,7 +75,7 @@ class ServedCallFactory:
             pause_s=budget.pause_s,
             pause_max_s=budget.pause_max_s,
             clock=self._clock,
-            on_call=(*self._on_call, _counted(usage_store)),
+            on_call=(*self._on_call, lambda end: usage_store.count_result(end.call.payer.caller, end.result)),
             tracing=self._tracing,
         )
         return ServedCall(
@@ -106,8 +106,3 @@ def sharing_of(settings: Settings, shared: RedisScheduler, *, app: str, rules: R
         grace_s=min(1.0, settings.budget.redis_grace_s / 2),
         notice_s=notice_s(settings.redis.timeout_s),
     )
-
-
-def _counted(store: UsageStore) -> OnUpstreamCall:
-    """Return an observer that counts the results of an app's calls in its usage store."""
-    return lambda end: store.count_result(end.call.payer.caller, end.result)

@@ -28,13 +28,12 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Resolver:
     """Resolves names through the system. A slow name does not delay the lookup of another.
 
-    A lookup can't be cancelled, so each has its own thread, with at most one per name. `clock` is monotonic. The number
-    of entries is bounded by the number of hosts in the configuration.
+    A lookup can't be cancelled, so each has its own thread, with at most one per name. The number of entries is bounded
+    by the number of hosts in the configuration.
     """
 
-    def __init__(self, *, lookup: LookUpHost | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, lookup: LookUpHost | None = None) -> None:
         self._lookup = lookup or look_up
-        self._clock = clock
         self._known: dict[str, _Answer] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
 
@@ -48,7 +47,7 @@ class Resolver:
             task = self._looking[host] = asyncio.create_task(self._look_up(host, port))
             task.add_done_callback(retrieve_error)
         known = self._known.get(host)
-        if known is not None and self._clock() - known.at_s > KEEP_S:
+        if known is not None and time.monotonic() - known.at_s > KEEP_S:
             known = None
         patience_s = max(until_s - loop.time(), 0.0)
         done, _ = await asyncio.wait({task}, timeout=patience_s if known is None else min(PATIENCE_S, patience_s))
@@ -69,7 +68,7 @@ class Resolver:
     async def _look_up(self, host: str, port: int) -> None:
         try:
             addresses = await in_own_thread(self._lookup, host, port)
-            self._known[host] = _Answer(addresses=addresses, at_s=self._clock())
+            self._known[host] = _Answer(addresses=addresses, at_s=time.monotonic())
         finally:
             del self._looking[host]
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, cast
 
-from service.server.asgi import Client, EncodedResponse, Message, Messages
+from service.server.asgi import Client, EncodedResponse, Message
 from service.server.exchange import AbortReason, Exchange
 from service.server.request_head import END, InvalidHead, RequestHead
 from service.server.response_head import Framing, encode_head, last_lines
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 NEVER = float("inf")
 _NO_REQUEST = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=False, has_more=True)
-_NOT_SERVED = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=False, has_more=False)
 _REPEATED = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=True, has_more=False)
 LINGER_S = 2.0
 LINGER_MAX_BYTES = 1024 * 1024
@@ -154,30 +153,21 @@ class ClientConnection(asyncio.Protocol):
             return
         self._exchange = Exchange(self, request)
         self.deadline_s = NEVER
-        server.begin(self, self._exchange, request.scope)
+        server.begin(self, self._exchange)
 
-    def refuse(self, status: int) -> None:
-        """Reject input that never becomes a request, and close."""
-        self._write_refusal(_NO_REQUEST, self._server.refusal(status, self.client))
-
-    def reject_full(self) -> None:
-        """Respond with 503 before any request has arrived, and close without waiting for one."""
-        self._write_refusal(_NOT_SERVED, self._server.refusal(503, self.client))
+    def refuse(self, status: int, *, has_more: bool = True) -> None:
+        """Send a refusal where there is no request, and close; `has_more`: the client may still be sending."""
+        start, body = self._server.refusal(status, self.client)
+        head, _ = self.write_head(_NO_REQUEST, start, body_length=len(body["body"]))
+        self.write(head, body["body"])
+        if not self.is_lost:
+            self._close(lingers=has_more or bool(self._input))
 
     def _write_encoded(self, request: RequestHead, response: EncodedResponse) -> None:
         keep_alive = request.keep_alive and not self._server.is_closing
         end = last_lines(date=self._server.date_header.line(), is_1_1=request.is_1_1, keep_alive=keep_alive)
         self.write(response.lines, end, response.body)
         self.response_sent(request, keep_alive=keep_alive)
-
-    def _write_refusal(self, request: RequestHead, messages: Messages) -> None:
-        start, body = messages
-        head, framing = self.write_head(request, start, body_length=len(body["body"]))
-        if request.is_head:
-            self.write(head)
-        else:
-            self.write(head, body["body"])
-        self.response_sent(request, keep_alive=framing.keep_alive)
 
     # Called by an exchange:
 
@@ -240,7 +230,7 @@ class ClientConnection(asyncio.Protocol):
 
     def abort(self, reason: AbortReason) -> None:
         """Close without sending the rest. The app's task continues and detects it."""
-        self._server.aborted(reason)
+        self._server.aborted_by_reason[reason] += 1
         if self._transport is not None:
             self._transport.abort()
 

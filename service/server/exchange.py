@@ -89,15 +89,14 @@ class Exchange:
             head, self._framing = self._connection.write_head(
                 self.request, self._start, body_length=None if more else len(body)
             )
+        framing = self._framing
         self._sent_bytes += len(body)
         if not self._connection.is_lost:
-            await self._write(head, b"" if self.request.is_head else body, more=more)
+            await self._write(head, b"" if self.request.is_head else body, framing=framing, more=more)
         if not more:
-            self._end()
+            self._end(framing, status=self._start["status"])
 
-    async def _write(self, head: bytes, body: bytes, *, more: bool) -> None:
-        framing = self._framing
-        assert framing is not None  # noqa: S101 - tells the type
+    async def _write(self, head: bytes, body: bytes, *, framing: Framing, more: bool) -> None:
         before, after = head, b""
         if framing.is_chunked and not self.request.is_head:
             before += b"%x\r\n" % len(body) if body else b""
@@ -116,12 +115,10 @@ class Exchange:
         if more:
             await self._connection.drained()
 
-    def _end(self) -> None:
-        framing = self._framing
-        assert framing is not None  # noqa: S101 - tells the type
+    def _end(self, framing: Framing, *, status: int) -> None:
         self.is_complete = True
         self.disconnect()
-        if framing.length not in (None, self._sent_bytes) and not self.request.is_head and self._start["status"] != 304:  # type: ignore[index]
+        if framing.length not in (None, self._sent_bytes) and not self.request.is_head and status != 304:
             self._connection.abort("length")  # the client waits for more, or would take the rest for the next response
         else:
             self._connection.response_sent(self.request, keep_alive=framing.keep_alive)

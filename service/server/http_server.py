@@ -134,8 +134,8 @@ class HttpServer:
         connection.deadline_s = self.now_s() + self.limits.idle_timeout_s
         self._idle[connection] = None
         if is_full:
-            self.aborted("full")
-            connection.reject_full()
+            self.aborted_by_reason["full"] += 1
+            connection.refuse(503, has_more=False)
 
     def closed(self, connection: ClientConnection) -> None:
         """Unregister a connection."""
@@ -149,10 +149,6 @@ class HttpServer:
         """Record that a connection is idle from now on."""
         self._idle.pop(connection, None)
         self._idle[connection] = None
-
-    def aborted(self, reason: AbortReason) -> None:
-        """Count a connection that was aborted by the server."""
-        self.aborted_by_reason[reason] += 1
 
     def lookup_head(self, head: bytes, client: Client | None) -> EncodedResponse | None:
         """Return a response that needs no parsed head, if there is one; after an error, the head is parsed."""
@@ -170,14 +166,14 @@ class HttpServer:
             log.exception("server.request_failed")
             return None
 
-    def begin(self, connection: ClientConnection, exchange: Exchange, scope: Scope) -> None:
+    def begin(self, connection: ClientConnection, exchange: Exchange) -> None:
         """Call the app for a request."""
         self._idle.pop(connection, None)
-        connection.task = self._loop.create_task(self._serve(connection, exchange, scope))
+        connection.task = self._loop.create_task(self._serve(connection, exchange))
 
-    async def _serve(self, connection: ClientConnection, exchange: Exchange, scope: Scope) -> None:
+    async def _serve(self, connection: ClientConnection, exchange: Exchange) -> None:
         try:
-            await self._app(scope, exchange.receive, exchange.send)
+            await self._app(exchange.request.scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if not self._is_cut_off:
                 raise

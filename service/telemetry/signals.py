@@ -37,7 +37,6 @@ class Signals:
         """`callers` returns the current names of the callers."""
         regions = {name: app.region or "custom" for name, app in settings.apps.items()}
         self._settings = settings.telemetry
-        self._log_call = call_logger(regions)
         self.metrics: Metrics | None = None
         if self._settings.metrics_port is not None:
             windows_s = {kind: window_s_of(settings.budget, kind) for kind in CallKind}
@@ -48,31 +47,17 @@ class Signals:
                 clock=lambda: asyncio.get_running_loop().time(),
             )
         self._traces: Traces | None = traces_of(self._settings, environ, regions=regions, version=__version__)
-
-    @property
-    def listeners(self) -> tuple[OnRequestBatch, ...]:
+        metrics, log_call = self.metrics, call_logger(regions)
+        self.listeners: tuple[OnRequestBatch, ...] = () if metrics is None else (metrics.requests,)
         """The listeners for batches of finished requests, in addition to the access log."""
-        return () if self.metrics is None else (self.metrics.requests,)
-
-    @property
-    def observers(self) -> tuple[RequestObserver, ...]:
+        self.observers: tuple[RequestObserver, ...] = () if self._traces is None else (self._traces.ended,)
         """The observers that are called with each request within its span."""
-        return () if self._traces is None else (self._traces.ended,)
-
-    @property
-    def on_call(self) -> tuple[OnUpstreamCall, ...]:
+        self.on_call: tuple[OnUpstreamCall, ...] = (log_call, *((metrics.calls, metrics.recent) if metrics else ()))
         """The observers of upstream calls."""
-        return (self._log_call,) if self.metrics is None else (self._log_call, self.metrics.calls, self.metrics.recent)
-
-    @property
-    def on_store_call(self) -> OnStoreCall | None:
+        self.on_store_call: OnStoreCall | None = None if metrics is None else metrics.redis
         """The observer of calls to Redis, if any."""
-        return None if self.metrics is None else self.metrics.redis
-
-    @property
-    def tracing(self) -> CallTracing | None:
+        self.tracing: CallTracing | None = self._traces
         """The tracer of upstream calls, if any."""
-        return self._traces
 
     def reloaded(self, *, ok: bool, needs_restart: bool) -> None:
         """Called after each attempt to reload the configuration; `ok` is false if it was rejected."""

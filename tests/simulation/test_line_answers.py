@@ -14,7 +14,7 @@ from tests.queued_jobs import cached, text_of
 from tests.simulation.scripted_line import RULES, WAY_S, Block, Scripted, ask, in_a_line, now_s
 
 
-@pytest.mark.parametrize("answer", [Lapsed(), Paused(pause_in_ms=5, reason="throttled")], ids=["lapsed", "paused"])
+@pytest.mark.parametrize("answer", [Lapsed(), Paused()], ids=["lapsed", "paused"])
 def test_an_unused_turn_is_followed_by_another(answer: Beginning) -> None:
     """The request keeps its place and is served by the next turn, at once."""
 
@@ -256,7 +256,7 @@ def test_the_slot_of_a_slow_connection_is_renewed_and_lost_only_if_it_is_gone() 
     [
         (Joined(lease_in_ms=100), "joined"),
         (AlreadyStored(head=b"stored"), "known"),
-        (Paused(pause_in_ms=5, reason="throttled"), "paused"),
+        (Paused(), "paused"),
         (Lapsed(), "lapsed"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

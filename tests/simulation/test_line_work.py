@@ -144,7 +144,7 @@ def test_a_failing_scheduler_is_called_ten_times_a_second(error: Exception) -> N
     ("answer", "at_once", "begins_most"),
     [
         (Lapsed(), False, 200 * SECONDS),
-        (Paused(pause_in_ms=500, reason="throttled"), False, 200 * SECONDS),
+        (Paused(), False, 200 * SECONDS),
         (Joined(lease_in_ms=1_000), False, SECONDS + 2),
         (AlreadyStored(head=b"an older fetch"), False, 200 * SECONDS),
         (Joined(lease_in_ms=1_000), True, SECONDS + 2),

@@ -113,10 +113,7 @@ class Lapsed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Paused(msgspec.Struct, frozen=True, kw_only=True):
-    """The upstream has requested a pause. The turn is refunded."""
-
-    pause_in_ms: int
-    reason: str
+    """The upstream has requested a pause, which the next tick reports. The turn is refunded."""
 
 
 Beginning = Begun | Joined | AlreadyStored | Lapsed | Paused

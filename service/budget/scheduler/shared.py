@@ -262,7 +262,7 @@ def _beginning(answer: _Begun, wait_ms: WaitMs) -> Beginning:
         case "stored":
             return AlreadyStored(head=_head_of(answer.text))
         case "paused":
-            return Paused(pause_in_ms=answer.in_ms, reason=answer.text)
+            return Paused()
         case _:
             return Lapsed()
 

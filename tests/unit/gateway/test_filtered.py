@@ -112,6 +112,7 @@ def test_a_change_of_the_list_is_reported(each: list[Block], left: range, missin
     page = cut(ask(TaskFilter(statuses=("pending",)), limit=10), each)
     assert not page.consistent
     assert len(ids(page)) == len(set(ids(page)))
+    assert page.total == len({number for one in each for number in one.task_ids()})
     assert set(left) >= set(ids(page))
     assert page.missing == missing
 

@@ -131,7 +131,7 @@ def test_each_error_has_a_word_from_a_closed_set() -> None:
 
 def test_each_end_of_a_turn_is_counted_separately() -> None:
     """Each answer to `begin` that ends a turn is counted as a word of its own, beside turns given back and lost."""
-    answers = (Begun(), Joined(lease_in_ms=1), AlreadyStored(head=b""), Paused(pause_in_ms=1, reason=""), Lapsed())
+    answers = (Begun(), Joined(lease_in_ms=1), AlreadyStored(head=b""), Paused(), Lapsed())
     assert [*(END_OF[type(answer)] for answer in answers), "returned", "lost"] == list(TURN_ENDS)
 
 

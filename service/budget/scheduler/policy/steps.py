@@ -171,5 +171,5 @@ def _refusal(state: BudgetState, slot: Slot, flight: Flight | None, *, known: by
         return Joined(lease_in_ms=other.ends - state.now)
     if is_paused(state, slot):
         give_back(state, slot.turn, slot.replica)
-        return Paused(pause_in_ms=state.pause_until - state.now, reason=state.pause_reason)
+        return Paused()
     return None

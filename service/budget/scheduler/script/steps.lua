@@ -25,7 +25,7 @@ local function begin(turn, block, known, head_bytes)
   end
   if is_paused(slot) then
     give_back(turn, LARGEST)
-    return { 'paused', S.pause_until - now, S.reason }
+    return { 'paused' }
   end
   if pending(slot) then
     take_off(slot)
