@@ -1,5 +1,6 @@
 """Ports that no other test takes after they were found free and before they are used."""
 
+import atexit
 import random
 import socket
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ _PORTS_EACH = 600
 
 
 @cache
-def _own() -> tuple[socket.socket, Iterator[int]]:
+def _own() -> Iterator[int]:
     """Claim a range of ports for this process: it holds the first one, and cycles through the others."""
     for first in range(_FIRST, _LAST, _PORTS_EACH):
         claim = socket.socket()
@@ -21,16 +22,16 @@ def _own() -> tuple[socket.socket, Iterator[int]]:
         except OSError:
             claim.close()
             continue
+        atexit.register(claim.close)
         begin = random.randrange(first + 1, first + _PORTS_EACH)
-        return claim, cycle(chain(range(begin, first + _PORTS_EACH), range(first + 1, begin)))
+        return cycle(chain(range(begin, first + _PORTS_EACH), range(first + 1, begin)))
     raise RuntimeError("other processes have claimed all ranges of ports")
 
 
 def free_port() -> int:
     """Return a free TCP port of the loopback, the one returned least recently."""
-    _, ports = _own()
     for _ in range(_PORTS_EACH):
-        port = next(ports)
+        port = next(_own())
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
