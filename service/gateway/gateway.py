@@ -40,7 +40,6 @@ class Gateway:
         self._block_size = block_size
         self._purge = purge
         self._sequential_reads = sequential_reads
-        self._clock = clock
         self._blocks = BlockSource(block_size=block_size, lifetimes=lifetimes, clock=clock)
         self.lookups: Mapping[Lookup, int] = self._blocks.lookups
         self._serves = False
@@ -139,13 +138,14 @@ class Gateway:
             window_s=served.window_s,
         )
 
-    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int, kind: CallKind) -> UsageView:
-        """Return callers' usage of the app by requests that need calls of this kind, since `since_s`.
+    async def usage(
+        self, app: str, *, caller: Caller, only: str | None, since_s: int, now_s: int, kind: CallKind
+    ) -> UsageView:
+        """Return callers' usage of the app by requests that need calls of this kind, from `since_s` to `now_s`.
 
-        That is at most a week ago; `only` selects one caller. Raise UnknownApp.
+        That starts at most a week ago; `only` selects one caller. Raise UnknownApp.
         """
         served = self._served(app, caller).of(kind)
-        now_s = int(self._clock())
         return usage_view(
             await served.usage_store.minutes(),
             await served.usage_store.hours() if is_by_hour(since_s, now_s=now_s) else None,

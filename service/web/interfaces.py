@@ -36,10 +36,13 @@ class GatewayAPI(Protocol):
         """Return the app's budget for calls of this kind as visible to the caller."""
         ...
 
-    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int, kind: CallKind) -> UsageView:
-        """Return usage of the app by requests that need calls of this kind.
+    async def usage(
+        self, app: str, *, caller: Caller, only: str | None, since_s: int, now_s: int, kind: CallKind
+    ) -> UsageView:
+        """Return usage of the app by requests that need calls of this kind, from `since_s` to `now_s`.
 
-        `since_s` is in seconds since the epoch, and at most a week ago. `only` names a single caller; None means all.
+        Both are in seconds since the epoch; `since_s` is at most a week ago. `only` names a single caller; None means
+        all.
         """
         ...
 

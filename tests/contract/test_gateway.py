@@ -1,6 +1,7 @@
 """The guarantees of every gateway: the fake one that tests of the HTTP side use, and the real one."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -277,7 +278,7 @@ async def test_unknown_apps_are_rejected(gateway: GatewayAPI) -> None:
         gateway.drop("nowhere"),
         *(gateway.budget(app, CALLER, kind) for app in ("nowhere", "news") for kind in CallKind),
         *(
-            gateway.usage(app, caller=CALLER, only=None, since_s=0, kind=kind)
+            gateway.usage(app, caller=CALLER, only=None, since_s=0, now_s=3600, kind=kind)
             for app in ("nowhere", "news")
             for kind in CallKind
         ),
@@ -313,12 +314,20 @@ async def test_budgets_name_the_caller_first(gateway: GatewayAPI, kind: CallKind
 @pytest.mark.parametrize("kind", CallKind)
 async def test_usage_has_no_gaps(gateway: GatewayAPI, kind: CallKind) -> None:
     """Minutes follow each other from the one of `since_s` to the present one, whether anything was used or not."""
-    until_s = (await gateway.usage("shop", caller=CALLER, only=None, since_s=2**40, kind=kind)).until_s
-    view = await gateway.usage("shop", caller=CALLER, only="reports", since_s=until_s - 600, kind=kind)
+    now_s = int(time.time())
+    view = await gateway.usage("shop", caller=CALLER, only="reports", since_s=now_s - 600, now_s=now_s, kind=kind)
     starts_s = [part.start_s for part in view.minutes]
-    assert starts_s == list(range(starts_s[0], view.until_s + 1, 60))
-    assert starts_s[0] == view.since_s == (until_s - 600) // 60 * 60
+    assert starts_s == list(range((now_s - 600) // 60 * 60, now_s + 1, 60))
+    assert (view.since_s, view.until_s) == (starts_s[0], now_s)
     assert (view.app, view.kind, view.only, view.redis_away, view.hours) == ("shop", kind, "reports", False, ())
+
+
+async def test_the_usage_of_an_hour_is_by_minute_however_late_it_is_requested(gateway: GatewayAPI) -> None:
+    """The hour ends when the request came, and not when the gateway looks at its clock."""
+    now_s = int(time.time()) - 2
+    view = await gateway.usage("shop", caller=CALLER, only=None, since_s=now_s - 3600, now_s=now_s, kind=CallKind.LIST)
+    assert view.hours == ()
+    assert len(view.minutes) == 60
 
 
 async def test_a_drop_counts_what_was_stored(world: World) -> None:

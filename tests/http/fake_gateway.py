@@ -186,11 +186,12 @@ class FakeGateway:
         }
         return BudgetView(**(values | self.view))
 
-    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int, kind: CallKind) -> UsageView:
+    async def usage(
+        self, app: str, *, caller: Caller, only: str | None, since_s: int, now_s: int, kind: CallKind
+    ) -> UsageView:
         """See `GatewayAPI.usage`; nothing was used."""
         self._serve(app, to=caller)
         self.usage_requests.append((app, only, since_s))
-        now_s = int(NOW_S)
         starts_s = range(min(max(since_s, now_s - 3540), now_s) // 60 * 60, now_s + 1, 60)
         values: dict[str, Any] = {
             "app": app,

@@ -132,7 +132,7 @@ def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], fl
         if values.get("caller", only) != only:
             raise NotAllowed("only operators may see what other callers have used")
         kind = values.get("call", CallKind.LIST)
-        view = await gateway.usage(app, caller=caller, only=only, since_s=since_s, kind=kind)
+        view = await gateway.usage(app, caller=caller, only=only, since_s=since_s, now_s=now_s, kind=kind)
         return json_response(usage_body(view))
 
     return show_usage
