@@ -39,7 +39,7 @@ class ControlClient:
         await self._request("POST", "/sandbox/faults", body=fault, answer=tuple[SandboxFault, ...])
 
     async def faults(self) -> tuple[SandboxFault, ...]:
-        """Return the faults that can still strike."""
+        """Return the faults that can still apply."""
         return await self._request("GET", "/sandbox/faults", answer=tuple[SandboxFault, ...])
 
     async def clear_faults(self) -> None:

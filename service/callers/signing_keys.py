@@ -54,7 +54,7 @@ class _Jwks(msgspec.Struct, frozen=True):
 
 
 def read_jwks(raw: bytes) -> PublishedKeys:
-    """Return the RS256 and ES256 keys; skip others, and keep the first of each `kid`. Raise NoKeys."""
+    """Return the RS256 and ES256 keys; skip others, and keep the first of each `kid`. Raise InvalidJwks."""
     try:
         entries = msgspec.json.decode(raw, type=_Jwks).keys
     except (msgspec.MsgspecError, RecursionError) as exc:

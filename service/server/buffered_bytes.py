@@ -1,4 +1,4 @@
-"""ServerLimits the bytes buffered for connections in this process: unread responses and incomplete requests."""
+"""Bounds the bytes buffered for connections in this process: unread responses and incomplete requests."""
 
 from typing import Protocol
 

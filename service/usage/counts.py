@@ -17,7 +17,7 @@ _COLUMNS = {Source.HIT.value: "hits", Source.STALE.value: "stale", FALLBACK: "st
 
 
 class UsageObserver:
-    """A `Listener`. Counts requests of known callers for tasks of apps that have a usage store; ignores all others."""
+    """An `OnRequestBatch`. Counts known callers' requests for tasks of apps that have a usage store."""
 
     def __init__(self, usage_stores: Mapping[tuple[str, CallKind], AddToColumn]) -> None:
         """There is one usage store for each kind of calls of each app."""

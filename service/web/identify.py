@@ -75,7 +75,7 @@ class Access:
         task = asyncio.current_task()
         lost: list[TaskgateError] = []
         if task is None:
-            raise RuntimeError("held outside of a task")
+            raise RuntimeError("enforced outside of a task")
 
         timer: asyncio.TimerHandle | None = None
 

@@ -85,7 +85,7 @@ def check_header(data: bytes) -> None:
 
 
 def check_jwks(data: bytes) -> None:
-    """Keys that can be used, or NoKeys. `KEY` stands for a good one's members."""
+    """Keys that can be used, or InvalidJwks. `KEY` stands for a good one's members."""
     members = json.dumps({name: value for name, value in _PUBLIC.items() if name != "kid"})[1:-1].encode()
     try:
         keys = read_jwks(data.replace(b"KEY", members))

@@ -170,8 +170,8 @@ def test_requests_in_flight_end_before_the_app(port: int, started: Starting, num
 
 
 def test_an_endless_request_is_cut_off_and_the_app_closes(port: int, started: Starting) -> None:
-    """After drain_s the app's `refuse` is called, then the remaining requests are cut off, with 503 if no response
-    had begun."""
+    """After drain_s the app's `reject_waiting` is called, then the remaining requests are cut off, with 503 if no
+    response had begun."""
     served = started.served(port, drain_s=0.2)
     with served.asked("/never") as waiting, served.asked("/half") as half:
         served.process.terminate()

@@ -16,7 +16,7 @@ from tests.control_client import control
 Call = Callable[..., Awaitable[Any]]
 
 
-async def _struck(sandbox: Sandbox, call: Call, fault: SandboxFault) -> Any:
+async def _call_with(sandbox: Sandbox, call: Call, fault: SandboxFault) -> Any:
     """One call under the fault, and a good one once the fault is cleared."""
     await control(sandbox).add_fault(fault)
     assert await control(sandbox).faults() == (fault,)
@@ -28,14 +28,14 @@ async def _struck(sandbox: Sandbox, call: Call, fault: SandboxFault) -> Any:
 
 async def test_any_error_code_can_be_sent(sandbox: Sandbox, call: Call) -> None:
     """Any code can be configured, and is sent with status 200 and its text."""
-    got = await _struck(sandbox, call, ErrorCode(code=60011, text="slow down"))
+    got = await _call_with(sandbox, call, ErrorCode(code=60011, text="slow down"))
     assert (got.status, got.code, got.json["ErrorInfo"]) == (200, 60011, "slow down")
 
 
 @pytest.mark.parametrize("status", [301, 429, 500, 502, 599])
 async def test_any_http_status_can_be_sent(sandbox: Sandbox, call: Call, status: int) -> None:
     """Any status from 300 to 599 can be configured, and is sent with a page that is not JSON."""
-    got = await _struck(sandbox, call, HttpStatus(status=status))
+    got = await _call_with(sandbox, call, HttpStatus(status=status))
     assert got.status == status
     assert got.body.startswith(b"<html>")
 
@@ -46,7 +46,7 @@ async def test_the_connection_can_be_closed_without_a_byte(
     sandbox: Sandbox, call: Call, reset: bool, counted: bool
 ) -> None:
     """The connection closes without a byte, by FIN or RST, and the call is counted or not, as configured."""
-    got = await _struck(sandbox, call, HangUp(reset=reset, counted=counted))
+    got = await _call_with(sandbox, call, HangUp(reset=reset, counted=counted))
     assert got.raw == b""
     assert got.reset is reset
     assert (await control(sandbox).stats()).calls == 1 + counted
@@ -55,7 +55,7 @@ async def test_the_connection_can_be_closed_without_a_byte(
 async def test_a_hanging_call_ends_after_the_hold(sandbox: Sandbox, call: Call) -> None:
     """A hanging call gets no byte until the hold is over, and then the connection's end."""
     started = time.monotonic()
-    got = await _struck(sandbox, call, Hang(hold_ms=200))
+    got = await _call_with(sandbox, call, Hang(hold_ms=200))
     assert got.raw == b""
     assert time.monotonic() - started >= 0.2
 
@@ -63,7 +63,7 @@ async def test_a_hanging_call_ends_after_the_hold(sandbox: Sandbox, call: Call) 
 @pytest.mark.parametrize("of", ["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"])
 async def test_garbage_has_status_200_and_a_correct_length(sandbox: Sandbox, call: Call, of: Any) -> None:
     """Garbage is sent with status 200 and a correct length, and does not match the documentation."""
-    got = await _struck(sandbox, call, Garbage(of=of))
+    got = await _call_with(sandbox, call, Garbage(of=of))
     assert got.status == 200
     assert f"Content-Length: {len(got.body)}\r\n".encode() in got.head + b"\r\n"
     try:
@@ -85,7 +85,7 @@ async def test_garbage_is_not_mistaken_for_an_unknown_task(sandbox: Sandbox, cal
 @pytest.mark.parametrize("declared", [True, False])
 async def test_an_answer_can_be_cut_off(sandbox: Sandbox, call: Call, declared: bool) -> None:
     """An answer breaks off in the middle; its length is sent or not, as configured."""
-    got = await _struck(sandbox, call, CutOff(keep=0.5, declared=declared))
+    got = await _call_with(sandbox, call, CutOff(keep=0.5, declared=declared))
     assert (b"Content-Length" in got.head) is declared
     with pytest.raises(ValueError, match=r"Unterminated|Expecting|delimiter"):
         json.loads(got.body)
@@ -96,7 +96,7 @@ async def test_an_answer_can_be_cut_off(sandbox: Sandbox, call: Call, declared: 
 @pytest.mark.parametrize("declared", [True, False])
 async def test_an_oversized_answer_has_the_configured_length(sandbox: Sandbox, call: Call, declared: bool) -> None:
     """An answer has exactly the configured length, and is valid JSON."""
-    got = await _struck(sandbox, call, Oversize(bytes=1_000_001, declared=declared))
+    got = await _call_with(sandbox, call, Oversize(bytes=1_000_001, declared=declared))
     assert len(got.body) == 1_000_001
     assert (b"Content-Length: 1000001" in got.head) is declared
     assert got.code == 0

@@ -1,4 +1,4 @@
-"""Which calls a fault strikes."""
+"""Which calls a fault applies to."""
 
 import random
 
@@ -21,21 +21,21 @@ def test_a_fault_affects_only_the_next_calls() -> None:
     assert faults.armed == ()
 
 
-def test_a_fault_strikes_every_kth_call() -> None:
-    """A fault for every third call strikes the third, sixth and so on, `calls` times in all."""
+def test_a_fault_applies_to_every_kth_call() -> None:
+    """A fault for every third call applies to the third, sixth and so on, `calls` times in all."""
     faults = Faults(random.Random(1))
     faults.add(ErrorCode(code=7, every=3, calls=2))
     assert _codes(faults, 10) == [0, 0, 7, 0, 0, 7, 0, 0, 0, 0]
 
 
-def test_a_fault_strikes_a_share_of_the_calls() -> None:
-    """A fault for a fifth of the calls strikes about a fifth of them, the same ones for the same seed."""
+def test_a_fault_applies_to_a_share_of_the_calls() -> None:
+    """A fault for a fifth of the calls applies to about a fifth of them, the same ones for the same seed."""
     one, other = Faults(random.Random(3)), Faults(random.Random(3))
     for faults in (one, other):
         faults.add(ErrorCode(code=7, share=0.2))
-    struck = _codes(one, 2000)
-    assert 300 < struck.count(7) < 500
-    assert _codes(other, 2000) == struck
+    failed = _codes(one, 2000)
+    assert 300 < failed.count(7) < 500
+    assert _codes(other, 2000) == failed
 
 
 def test_a_fault_of_one_app_leaves_others_alone() -> None:
@@ -54,11 +54,11 @@ def test_faults_take_turns_and_latencies_add_up() -> None:
     faults.add(Latency(there_ms=10, there_spread_ms=5))
     faults.add(Latency(there_ms=1, back_ms=2))
     first, second, third = faults.inject(1), faults.inject(1), faults.inject(1)
-    assert [strike.ending.code for strike in (first, second) if isinstance(strike.ending, ErrorCode)] == [1, 2]
+    assert [injection.ending.code for injection in (first, second) if isinstance(injection.ending, ErrorCode)] == [1, 2]
     assert third.ending is None
-    for strike in (first, second, third):
-        assert 11 <= strike.there_ms <= 16
-        assert strike.back_ms == 2
+    for injection in (first, second, third):
+        assert 11 <= injection.there_ms <= 16
+        assert injection.back_ms == 2
     assert len({first.there_ms, second.there_ms, third.there_ms}) == 3
 
 
