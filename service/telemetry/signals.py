@@ -17,8 +17,8 @@ from service.server.http_server import HttpServer
 from service.settings import Settings
 from service.store.redis_store import OnStoreCall
 from service.telemetry.call_log import call_logger
-from service.telemetry.exposition import exposed
 from service.telemetry.metrics import Metrics
+from service.telemetry.metrics_server import serving_metrics
 from service.telemetry.state import ObservedParts
 from service.telemetry.traces import traces_of
 from service.telemetry.upstream_calls import CalledApp
@@ -80,13 +80,16 @@ class Signals:
 
     @asynccontextmanager
     async def opened(self, *, probes: Application) -> AsyncIterator[None]:
-        """Measure, expose and export within the context; `probes` is the app that serves them. Raise CannotExpose."""
+        """Measure, serve metrics and export within the context; `probes` is the app that serves the probes.
+
+        Raise CannotServeMetrics.
+        """
         async with AsyncExitStack() as parts:
             if self._traces is not None:
                 await parts.enter_async_context(self._traces.flushed())
             host, port = self._settings.metrics_host, self._settings.metrics_port
             if self.metrics is not None and port is not None:
                 metrics = make_asgi_app(self.metrics.registry)
-                await parts.enter_async_context(exposed(metrics, probes=probes, host=host, port=port))
+                await parts.enter_async_context(serving_metrics(metrics, probes=probes, host=host, port=port))
                 await parts.enter_async_context(self.metrics.lag.measured())
             yield

@@ -15,8 +15,8 @@ from service.model.errors import NothingStored, UpstreamTimeout, WaitTooLong
 from service.model.freshness import StaleReason
 from service.model.origin import FetchCost
 from service.model.pages import Source
-from service.telemetry.exposition import exposed
 from service.telemetry.metrics import Metrics
+from service.telemetry.metrics_server import serving_metrics
 from service.telemetry.upstream_calls import CalledApp
 from service.web.settings import default_web_settings
 from service.web.site import create_web
@@ -88,7 +88,7 @@ async def bench() -> AsyncIterator[Bench]:
     made = Bench()
     scrapes = make_asgi_app(made.metrics.registry)
     async with (
-        exposed(scrapes, probes=made.app, host="127.0.0.1", port=0) as made.metrics_port,
+        serving_metrics(scrapes, probes=made.app, host="127.0.0.1", port=0) as made.metrics_port,
         served(made.app, refusal=made.app.refuse) as made.port,
     ):
         yield made

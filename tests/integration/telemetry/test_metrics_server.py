@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Info, make_asgi_app
 
-from service.telemetry.exposition import LIMITS, CannotExpose, exposed
+from service.telemetry.metrics_server import LIMITS, CannotServeMetrics, serving_metrics
 from tests.http.site import raw
 
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -45,7 +45,7 @@ async def probes(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
     """An open port."""
-    async with exposed(metrics(), probes=probes, host="127.0.0.1", port=0) as at:
+    async with serving_metrics(metrics(), probes=probes, host="127.0.0.1", port=0) as at:
         yield at
 
 
@@ -82,7 +82,7 @@ async def test_probes_are_served_on_the_metrics_port(port: int, path: bytes) -> 
 async def test_a_silent_connection_is_closed() -> None:
     """A connection that sends no complete head in time is closed without an answer."""
     limits = msgspec.structs.replace(LIMITS, headers_timeout_s=0.05)
-    async with exposed(metrics(), probes=probes, host="127.0.0.1", port=0, limits=limits) as at:
+    async with serving_metrics(metrics(), probes=probes, host="127.0.0.1", port=0, limits=limits) as at:
         reader, writer = await asyncio.open_connection("127.0.0.1", at)
         writer.write(b"GET /metr")
         async with asyncio.timeout(20):
@@ -107,7 +107,7 @@ async def test_closing_does_not_wait_for_scrapers() -> None:
     """With a scraper that never ends its request, the port closes at once and leaves no task behind."""
     before = asyncio.all_tasks()
     async with asyncio.timeout(4):
-        async with exposed(metrics(), probes=probes, host="127.0.0.1", port=0) as at:
+        async with serving_metrics(metrics(), probes=probes, host="127.0.0.1", port=0) as at:
             _, writer = await asyncio.open_connection("127.0.0.1", at)
             writer.write(b"GET ")
             await writer.drain()
@@ -117,13 +117,13 @@ async def test_closing_does_not_wait_for_scrapers() -> None:
 
 async def test_a_taken_port_is_reported(port: int) -> None:
     """A second process on the same port does not start without its metrics."""
-    with pytest.raises(CannotExpose, match=f"127.0.0.1 port {port}"):
-        async with exposed(metrics(), probes=probes, host="127.0.0.1", port=port):
+    with pytest.raises(CannotServeMetrics, match=f"127.0.0.1 port {port}"):
+        async with serving_metrics(metrics(), probes=probes, host="127.0.0.1", port=port):
             pass
 
 
 async def test_a_fault_in_the_metrics_is_a_500() -> None:
     """If the text can't be made, the scrape fails, the next one is answered, and nothing else is affected."""
-    async with exposed(metrics(Broken()), probes=probes, host="127.0.0.1", port=0) as at:
+    async with serving_metrics(metrics(Broken()), probes=probes, host="127.0.0.1", port=0) as at:
         assert b" 500 " in await raw(at, SCRAPE)
         assert b" 200 " in await raw(at, SCRAPE)

@@ -24,16 +24,16 @@ PROBES = frozenset(("/livez", "/readyz"))
 log = structlog.get_logger(__name__)
 
 
-class CannotExpose(Exception):
+class CannotServeMetrics(Exception):
     """The address for metrics and probes is in use, not permitted or not available."""
 
 
 @asynccontextmanager
-async def exposed(
+async def serving_metrics(
     metrics: Application, *, probes: Application, host: str, port: int, limits: ServerLimits = LIMITS
 ) -> AsyncIterator[int]:
-    """Serve within the context; yield the port, which the system picks if `port` is 0. Raise CannotExpose."""
-    server = HttpServer(_OperatorRoutes(metrics, probes), limits, refusal=empty_refusal)
+    """Serve within the context; yield the port, which the system picks if `port` is 0. Raise CannotServeMetrics."""
+    server = HttpServer(_MetricsRoutes(metrics, probes), limits, refusal=empty_refusal)
     try:
         with listening_socket(host, port, reader_timeout_s=limits.reader_timeout_s) as listening:
             await server.open(listening, backlog=limits.connections_max)
@@ -46,10 +46,10 @@ async def exposed(
     except CannotListen as exc:
         # The server only reports that start-up failed; a traceback would add nothing.
         log.error("metrics.cannot_listen", host=host, port=port, reason=str(exc))  # noqa: TRY400
-        raise CannotExpose(str(exc)) from exc
+        raise CannotServeMetrics(str(exc)) from exc
 
 
-class _OperatorRoutes:
+class _MetricsRoutes:
     """Routes each request to whichever of the two apps serves its path."""
 
     def __init__(self, metrics: Application, probes: Application) -> None:
