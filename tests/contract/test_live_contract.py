@@ -20,7 +20,8 @@ from schemathesis.specs.openapi.checks import (
 from service.sandbox.faults import ErrorCode, Garbage, HangUp, HttpStatus
 from tests.commands import run
 from tests.contract.live.checks import no_undocumented_headers
-from tests.scenes.fleet import NO_TLS, Fleet, fleet, key_of
+from tests.control_client import NO_TLS
+from tests.scenes.fleet import Fleet, fleet, key_of
 from tests.servers import Server
 
 pytestmark = pytest.mark.scene

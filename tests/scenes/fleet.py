@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -35,8 +34,6 @@ SLOW_REDIS_S = 5.0
 SLOW_TRANSIT_S = 1.5
 """How long a call may take to be counted by the upstream, unless a test says otherwise: both processes may have to wait
 for a processor."""
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For httpx's clients of gateways: without it, each reads the CAs, which takes longer than many requests."""
 
 
 class Got(msgspec.Struct, frozen=True, kw_only=True):

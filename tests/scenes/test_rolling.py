@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from service.sandbox.faults import Latency
-from tests.scenes.fleet import APP, NO_TLS, fleet, key_of
+from tests.control_client import NO_TLS
+from tests.scenes.fleet import APP, fleet, key_of
 from tests.scenes.service import service
 from tests.servers import Server
 

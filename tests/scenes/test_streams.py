@@ -16,7 +16,8 @@ import pytest
 import pytest_asyncio
 
 from service.sandbox.faults import HttpStatus, Latency
-from tests.scenes.fleet import APP, NO_TLS, Fleet, Got, fleet, key_of, path
+from tests.control_client import NO_TLS
+from tests.scenes.fleet import APP, Fleet, Got, fleet, key_of, path
 from tests.servers import Server
 
 pytestmark = [pytest.mark.scene, pytest.mark.asyncio(loop_scope="module")]

@@ -21,7 +21,8 @@ import httpx
 import pytest
 
 from service.sandbox.faults import Latency
-from tests.scenes.fleet import APP, NO_TLS, PRESENT, Fleet, Release, Replica, fleet, key_of
+from tests.control_client import NO_TLS
+from tests.scenes.fleet import APP, PRESENT, Fleet, Release, Replica, fleet, key_of
 from tests.scenes.service import Service, service
 from tests.scenes.test_pages import RANGE, TODAY, as_ours, stable_fields, upstreams_own
 from tests.servers import Server

@@ -13,8 +13,9 @@ from msgspec.structs import replace
 
 from service.sandbox.faults import HttpStatus
 from service.sandbox.tasks import SandboxTask
+from tests.control_client import NO_TLS
 from tests.event_reader import EVENT_STREAM, Mirror, events
-from tests.scenes.fleet import APP, NO_TLS, Fleet, fleet, key_of, path
+from tests.scenes.fleet import APP, Fleet, fleet, key_of, path
 from tests.servers import Server
 
 pytestmark = pytest.mark.scene
